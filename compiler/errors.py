@@ -1,0 +1,79 @@
+"""The family of errors. Each also derives from the built-in a Python user expects.
+
+    GnomonError
+    ├── ArgumentError (ValueError)        a name, option or combination that is not known or not allowed
+    ├── ShapeError (ValueError)           shapes that do not fit together
+    ├── DTypeError (TypeError)            dtypes that do not fit together
+    ├── GraphError (ValueError)           a graph that makes no sense: missing input, cycle, duplicate name
+    │   └── DisconnectedError             a gradient with respect to something the cost does not depend on
+    ├── DataError (ValueError)            data handed to fit, evaluate, predict or a compiled function
+    ├── StateError (RuntimeError)         the right call at the wrong time: fit before compile
+    ├── NumericError (ArithmeticError)    NaN or infinity found in debug mode
+    ├── CheckError (AssertionError)       GNOMON_CHECK found a stage that differs from the oracle: our mistake
+    ├── CompileError (RuntimeError)       code generation failed: our mistake, or a broken installation
+    └── DeviceError (RuntimeError)        no such device, out of memory, a launch that failed
+
+A message says what was asked, what was found, where (layer, and the user's file and line), what to do.
+"""
+
+
+class GnomonError(Exception):
+    """Whatever gnomon raises on purpose."""
+
+
+class ArgumentError(GnomonError, ValueError):
+    """A name, option or combination of options that is unknown or not allowed."""
+
+
+class ShapeError(GnomonError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class DTypeError(GnomonError, TypeError):
+    """Dtypes that do not fit together."""
+
+
+class GraphError(GnomonError, ValueError):
+    """A graph that makes no sense."""
+
+
+class DisconnectedError(GraphError):
+    """A gradient was asked for with respect to something that the cost does not depend on."""
+
+
+class DataError(GnomonError, ValueError):
+    """Data that a model or compiled function cannot take."""
+
+
+class StateError(GnomonError, RuntimeError):
+    """The right call at the wrong time."""
+
+
+class NumericError(GnomonError, ArithmeticError):
+    """NaN or infinity, found in debug mode."""
+
+
+class CheckError(GnomonError, AssertionError):
+    """A stage of the compiler disagrees with the oracle."""
+
+
+class CompileError(GnomonError, RuntimeError):
+    """Code generation failed."""
+
+
+class DeviceError(GnomonError, RuntimeError):
+    """A device is missing, full, or refused a launch."""
+
+
+def nearest(word: str, known) -> str:
+    """' Did you mean ...?' with the known words closest to `word`; the list of all if none is close and it is short."""
+    import difflib
+
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(word), known, n=3, cutoff=0.5)
+    if not close:
+        lowered = {k.lower(): k for k in known}
+        close = [lowered[k] for k in difflib.get_close_matches(str(word).lower(), lowered, n=3, cutoff=0.5)]
+    if close:
+        return f" Did you mean {' or '.join(repr(c) for c in close)}?"
+    return f" Known: {', '.join(known)}." if len(known) <= 40 else ""

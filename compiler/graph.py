@@ -1,0 +1,285 @@
+"""Level 1: the tensor graph.
+
+A `Node` is an op applied to nodes; it has a type and nothing else. Nodes are interned: the same op on the same inputs
+is the same object, so common subexpressions vanish by construction and rules compare with `is`. Names, layers and
+values are not on it; where it was first made is in a side table (`origins`).
+
+An op is one frozen dataclass in `gnomon.compiler.ops`; its fields are its static attributes. All that is true of it
+stands in its class: type rule, NumPy meaning, gradient, element rule.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from gnomon.compiler.dtypes import named
+from gnomon.compiler.interning import Interned
+from gnomon.compiler.sizes import Dim, Size
+
+if TYPE_CHECKING:
+    from gnomon.compiler.kernel import Expr
+
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """dtype and shape: all that a rule may look at. Prints as `float32[batch, 784]`."""
+
+    dtype: str
+    shape: Shape
+
+    def __post_init__(self):
+        named(self.dtype)
+        assert all(isinstance(d, (int, Size)) for d in self.shape), self.shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class TupleType:
+    """The type of an op with several results; `Item(k)` takes one."""
+
+    items: tuple[TensorType, ...]
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(str, self.items))})"
+
+
+class Accessor(Protocol):
+    """One input of an op, while a kernel is written: `x(i, j)` is the scalar expression of that element."""
+
+    type: TensorType
+
+    def __call__(self, *index: Dim) -> Expr: ...
+
+
+class Env:
+    """What an op's NumPy meaning may ask besides its inputs: the values of named sizes."""
+
+    def __init__(self, values: Mapping[str, int]):
+        self.values = values
+
+    def size(self, dim: Dim) -> int:
+        from gnomon.compiler.sizes import evaluate
+
+        return evaluate(dim, self.values)
+
+    def shape(self, dims: Iterable[Dim]) -> tuple[int, ...]:
+        return tuple(self.size(d) for d in dims)
+
+
+class Op:
+    """Base of all ops: a frozen dataclass whose fields are static attributes (strings, integers, sizes, tuples, ops).
+
+    infer(*types) -> type                   raises ShapeError or DTypeError naming what it was given
+    numpy(env, *arrays) -> array            the meaning; a tuple of arrays if the type is a TupleType
+    grad(g, out, *inputs) -> nodes          one gradient per input, None where there is none; g has out's type
+    push(out, tangents, *inputs) -> node    forward mode; tangents may hold None; by default made from `grad` twice
+    element(index, out, *inputs) -> Expr    element `index` of the result; inputs are Accessors, `out` the type
+    An op that has no element rule is lowered by a kernel of its own (`gnomon.compiler.lowering`).
+    """
+
+    def infer(self, *types: TensorType) -> TensorType | TupleType:
+        raise NotImplementedError(type(self).__name__)
+
+    def numpy(self, env: Env, *arrays: np.ndarray) -> Any:
+        raise NotImplementedError(type(self).__name__)
+
+    def grad(self, g: Node, out: Node, *inputs: Node) -> tuple[Node | None, ...]:
+        raise NotImplementedError(type(self).__name__)
+
+    def element(self, index: tuple[Dim, ...], out: TensorType, *inputs: Accessor) -> Expr:
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def has_element(self) -> bool:
+        return type(self).element is not Op.element
+
+    def __call__(self, *inputs: Node) -> Node:
+        return Node(self, inputs)
+
+
+class Node(metaclass=Interned):
+    """An op applied to nodes. `type` follows from both."""
+
+    __slots__ = ("op", "inputs", "type", "serial", "__weakref__")
+    op: Op
+    inputs: tuple[Node, ...]
+    type: Any  # TensorType, or TupleType for ops with several results
+    _count = 0
+
+    def __init__(self, op: Op, inputs: tuple[Node, ...]):
+        self.op, self.inputs = op, inputs
+        self.type = op.infer(*(x.type for x in inputs))
+        Node._count += 1
+        self.serial = Node._count  # increases along every edge: a topological order, and a name to print
+        _note_origin(self)
+
+    @classmethod
+    def key(cls, op: Op, inputs: tuple[Node, ...]) -> tuple:
+        return (type(op), op, inputs)
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        return len(self.type.shape)
+
+    def __repr__(self) -> str:
+        return f"%{self.serial} = {self.op}({', '.join(f'%{x.serial}' for x in self.inputs)}) : {self.type}"
+
+
+@dataclass(frozen=True)
+class Item(Op):
+    """Result number `k` of an op with several results. The reverse walk of `grad` gathers its gradient."""
+
+    k: int
+
+    def infer(self, whole):
+        return whole.items[self.k]
+
+    def numpy(self, env, whole):
+        return whole[self.k]
+
+
+def walk(outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> list[Node]:
+    """All nodes that `outputs` depend on, each once, inputs before users. No recursion: graphs are deep.
+
+    Nodes for which `stop(node)` is true are included but not looked through.
+    """
+    done: set[Node] = set()
+    order: list[Node] = []
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready or not node.inputs or (stop is not None and stop(node)):
+            done.add(node)
+            order.append(node)
+            continue
+        stack.append((node, True))
+        stack.extend((x, False) for x in reversed(node.inputs) if x not in done)
+    return order
+
+
+def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """For each node, the nodes among `nodes` that read it (once per reading)."""
+    table: dict[Node, list[Node]] = {}
+    for node in nodes:
+        table.setdefault(node, [])
+        for x in node.inputs:
+            table.setdefault(x, []).append(node)
+    return table
+
+
+def replace(outputs: Iterable[Node], change: Mapping[Node, Node]) -> list[Node]:
+    """`outputs` with each node in `change` replaced wherever it is read. Origins carry over to rebuilt nodes."""
+    outputs = list(outputs)
+    new: dict[Node, Node] = dict(change)
+    for node in walk(outputs, stop=lambda n: n in change):
+        if node in new:
+            continue
+        inputs = tuple(new[x] for x in node.inputs)
+        if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            new[node] = node
+        else:
+            with inherit(node):
+                new[node] = Node(node.op, inputs)
+    return [new[o] for o in outputs]
+
+
+# ---- where a node came from
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The layer a node was made in ('' for none) and the user's own source line ('' if not known)."""
+
+    layer: str
+    file: str
+    line: int
+
+    def __repr__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file else ""
+        return " ".join(p for p in (self.layer, f"({place})" if place else "") if p)
+
+
+_origins: WeakKeyDictionary[Node, tuple[Origin, ...]] = WeakKeyDictionary()
+_layer: ContextVar[str] = ContextVar("layer", default="")
+_inherited: ContextVar[tuple[Origin, ...] | None] = ContextVar("inherited", default=None)
+_OWNERS = 4  # interning merges nodes of several layers; this many owners are remembered
+
+
+def origins(node: Node) -> tuple[Origin, ...]:
+    """Who made this node first, and who asked for it again."""
+    return _origins.get(node, ())
+
+
+@contextmanager
+def layer_scope(name: str) -> Iterator[None]:
+    """Nodes made inside belong to the layer `name` (nested: 'outer/inner')."""
+    outer = _layer.get()
+    token = _layer.set(f"{outer}/{name}" if outer else name)
+    try:
+        yield
+    finally:
+        _layer.reset(token)
+
+
+@contextmanager
+def inherit(*nodes: Node) -> Iterator[None]:
+    """Nodes made inside take over the origins of `nodes`: what a rewrite or a gradient makes."""
+    found = tuple(dict.fromkeys(o for n in nodes for o in origins(n)))[:_OWNERS]
+    token = _inherited.set(found)
+    try:
+        yield
+    finally:
+        _inherited.reset(token)
+
+
+def user_line() -> tuple[str, int]:
+    """File and line of the innermost frame that is not gnomon's own; ('', 0) if there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not (module == "gnomon" or module.startswith("gnomon.") or module in ("contextlib", "functools")):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]  # None at the outermost frame ends the loop
+    return "", 0
+
+
+def _note_origin(node: Node) -> None:
+    inherited = _inherited.get()
+    if inherited is not None:
+        _origins[node] = inherited
+    else:
+        _origins[node] = (Origin(_layer.get(), *user_line()),)
+
+
+def note_reuse(node: Node) -> None:
+    """Remember that the layer now in scope also asked for this (interned) node."""
+    known = _origins.get(node, ())
+    layer = _layer.get()
+    if layer and len(known) < _OWNERS and all(o.layer != layer for o in known):
+        _origins[node] = (*known, Origin(layer, *user_line()))

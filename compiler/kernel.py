@@ -1,0 +1,539 @@
+"""Level 2: kernels, loops over scalars. The same kernel is rendered as LLVM IR and as CUDA C++.
+
+Expressions are interned and pure; a `Load` reads what its buffer holds when the statement that uses it runs.
+Index arithmetic is in sizes (`gnomon.compiler.sizes`): loop indices are `Index` atoms, named sizes are `Symbol`s,
+so the stride of any access along any loop is a coefficient of a polynomial.
+
+Loops count from 0 to the extent of their index. `For.kind` is the only difference between targets:
+    serial     in order
+    parallel   iterations are independent and may be shared among threads; at most one, outermost, alone in its kernel
+    vector     lanes of one vector register: a small static extent; every statement inside runs for all lanes at once
+    unroll     a static extent, written out
+    block, thread   CUDA: one block, one thread of the block, per iteration (`axis` x, y or z)
+Inside a vector loop an `If` whose condition depends on the lane masks the stores and loads inside it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.interning import Interned
+from gnomon.compiler.sizes import Atom, Dim, Index, Size, substitute
+
+# ---- scalar functions
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarFn:
+    """One scalar function: its meaning, its gradient, how targets spell it. The table is `gnomon.compiler.ops.scalar`.
+
+    numpy   the meaning on arrays
+    result  'same' (the dtype of the last argument, arguments alike), 'bool', or a dtype's name
+    llvm    by kind of dtype ('f', 'i', 'u', 'b'): one instruction, `{t}` the (vector) type, `{m}` its mangled name,
+            `{0}`, `{1}` the arguments: "fadd {t} {0}, {1}", "call {t} @llvm.sqrt.{m}({t} {0})"
+    cuda    by kind, or by dtype name where it matters: "({0} + {1})", "sqrtf({0})"
+    expand  arguments -> expression of simpler functions; used where a target has no spelling
+    grad    (g, out, *inputs) -> one node or None per input
+    cost    about how many additions it is worth
+    """
+
+    name: str
+    arity: int
+    numpy: Callable[..., Any]
+    result: str = "same"
+    llvm: dict[str, str] = field(default_factory=dict)
+    cuda: dict[str, str] = field(default_factory=dict)
+    expand: Callable[..., Expr] | None = None
+    grad: Callable[..., Any] | None = None
+    cost: int = 1
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+# ---- buffers
+
+
+class Buffer(metaclass=Interned):
+    """An array that a kernel reads or writes, row-major. `space` is where it lives:
+
+    global     an argument of the kernel
+    local      per iteration of the parallel loop, on the stack (CUDA: per thread)
+    shared     CUDA: shared by the threads of a block; on the CPU as local
+    register   a small static array of which every index is static after unrolling and vectorising
+    """
+
+    __slots__ = ("name", "dtype", "shape", "space", "__weakref__")
+    SPACES = ("global", "local", "shared", "register")
+
+    def __init__(self, name: str, dtype: str, shape: tuple[Dim, ...], space: str = "global"):
+        assert space in self.SPACES, space
+        self.name, self.dtype, self.shape, self.space = name, dtype, shape, space
+
+    @classmethod
+    def key(cls, name: str, dtype: str, shape: tuple[Dim, ...], space: str = "global") -> tuple:  # type: ignore[override]
+        return name, dtype, shape, space
+
+    def offset(self, index: tuple[Dim, ...]) -> Dim:
+        """Position of the element `index`, counted in elements."""
+        assert len(index) == len(self.shape), (self, index)
+        total: Dim = 0
+        for i, extent in zip(index, self.shape, strict=True):
+            total = total * extent + i
+        return total
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.space} {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+# ---- expressions
+
+
+class Expr(metaclass=Interned):
+    """A scalar value. Equal expressions are identical, so shared ones are computed once."""
+
+    __slots__ = ("dtype", "__weakref__")
+    dtype: str
+
+
+class Const(Expr):
+    """A number."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, dtype: str, value: Any):
+        self.dtype, self.value = dtype, dtypes.named(dtype).numpy.type(value).item()
+
+    @classmethod
+    def key(cls, dtype: str, value: Any) -> tuple:  # type: ignore[override]  # narrower than the metaclass's *fields
+        if dtypes.is_float(dtype):
+            return dtype, struct.pack("<d", float(value))
+        return dtype, int(value)
+
+    def __repr__(self) -> str:
+        return f"{self.value!r}" if self.dtype in ("float32", "int64", "bool") else f"{self.value!r}:{self.dtype}"
+
+
+class IndexValue(Expr):
+    """The value of a size (loop indices allowed) as a number of an integer or float dtype."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, dtype: str, size: Dim):
+        self.dtype, self.size = dtype, size
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}({self.size})"
+
+
+class Load(Expr):
+    """An element of a buffer."""
+
+    __slots__ = ("buffer", "index")
+
+    def __init__(self, buffer: Buffer, index: tuple[Dim, ...]):
+        assert len(index) == len(buffer.shape), (buffer, index)
+        self.dtype, self.buffer, self.index = buffer.dtype, buffer, index
+
+    def __repr__(self) -> str:
+        return f"{self.buffer.name}[{', '.join(map(str, self.index))}]"
+
+
+class Apply(Expr):
+    """A scalar function of scalars."""
+
+    __slots__ = ("fn", "args")
+
+    def __init__(self, fn: ScalarFn, args: tuple[Expr, ...]):
+        assert len(args) == fn.arity, (fn, args)
+        self.fn, self.args = fn, args
+        self.dtype = args[-1].dtype if fn.result == "same" else fn.result
+
+    def __repr__(self) -> str:
+        return f"{self.fn.name}({', '.join(map(repr, self.args))})"
+
+
+class Cast(Expr):
+    """A value converted to another dtype, as NumPy's astype; to bool is `!= 0`."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, dtype: str, x: Expr):
+        self.dtype, self.x = dtype, x
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}({self.x!r})"
+
+
+class Bitcast(Expr):
+    """The bits of a value as another dtype of the same width."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, dtype: str, x: Expr):
+        assert dtypes.named(dtype).bits == dtypes.named(x.dtype).bits
+        self.dtype, self.x = dtype, x
+
+    def __repr__(self) -> str:
+        return f"bits_{self.dtype}({self.x!r})"
+
+
+class Local(Expr):
+    """The value that a `Let` named."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str, dtype: str):
+        self.name, self.dtype = name, dtype
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Fold(Expr):
+    """A reduction of `body` over loop indices: sum, prod, max, min, any, all. `emit` turns it into loops; no renderer
+    sees it."""
+
+    __slots__ = ("kind", "axes", "body")
+    KINDS = ("sum", "prod", "max", "min", "any", "all")
+
+    def __init__(self, kind: str, axes: tuple[Index, ...], body: Expr):
+        assert kind in self.KINDS, kind
+        self.dtype, self.kind, self.axes, self.body = body.dtype, kind, axes, body
+
+    def __repr__(self) -> str:
+        return f"{self.kind}[{', '.join(f'{a.name}<{a.extent}' for a in self.axes)}]({self.body!r})"
+
+
+class Lanes(Expr):
+    """A reduction over the lanes of the innermost vector loop around the statement; the same value in every lane.
+    In a statement outside any vector loop `x` must be loads of a register buffer whose index has the lane `index`."""
+
+    __slots__ = ("kind", "index", "x")
+
+    def __init__(self, kind: str, index: Index, x: Expr):
+        self.dtype, self.kind, self.index, self.x = x.dtype, kind, index, x
+
+    def __repr__(self) -> str:
+        return f"{self.kind}_lanes[{self.index.name}<{self.index.extent}]({self.x!r})"
+
+
+class Value(Atom, metaclass=Interned):
+    """An integer expression used in an index: what a gather reads. Clamped to its range by whoever makes it."""
+
+    __slots__ = ("x", "extent", "__weakref__")
+
+    def __init__(self, x: Expr, extent: Dim | None = None):
+        assert dtypes.is_integer(x.dtype), x
+        self.x, self.extent, self.name = x, extent, f"<{x!r}>"
+
+    @classmethod
+    def key(cls, x: Expr, extent: Dim | None = None) -> tuple:  # type: ignore[override]
+        return x, extent
+
+    def range(self):
+        return 0, None if self.extent is None else self.extent - 1
+
+    def substitute(self, change):
+        return Size.of(Value(rewrite(self.x, lambda e: None, change), self.extent))
+
+
+def value_size(x: Expr, extent: Dim | None = None) -> Dim:
+    """An integer expression as a size, to index with; `extent` promises 0 <= x < extent."""
+    match x:
+        case IndexValue():
+            return x.size
+        case Const():
+            return int(x.value)
+    return Size.of(Value(x, extent))
+
+
+# ---- statements
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """buffer[index] = value."""
+
+    buffer: Buffer
+    index: tuple[Dim, ...]
+    value: Expr
+
+    def __post_init__(self):
+        assert self.value.dtype == self.buffer.dtype, (self.buffer, self.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Let:
+    """Name a value for the statements that follow in this block. Evaluated once, here."""
+
+    local: Local
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class For:
+    """Run `body` for each value of `index`."""
+
+    index: Index
+    body: tuple[Stmt, ...]
+    kind: str = "serial"
+    axis: str = "x"
+    KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread")
+
+    def __post_init__(self):
+        assert self.kind in self.KINDS, self.kind
+        if self.kind in ("vector", "unroll"):
+            assert isinstance(self.index.extent, int), self.index.extent
+
+
+@dataclass(frozen=True, eq=False)
+class If:
+    """Run `then` where `condition` (a bool) holds, else `orelse`."""
+
+    condition: Expr
+    then: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Alloc:
+    """A local, shared or register buffer, living until the end of the block. Not initialised."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class Barrier:
+    """CUDA: all threads of the block meet. On the CPU nothing."""
+
+
+Stmt = Store | Let | For | If | Alloc | Barrier
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A loop nest over global buffers.
+
+    reads, writes   global buffers; one that is in both is updated in place (elements are read before they are written)
+    body            statements
+    flops           arithmetic of one run, a size in the kernel's named sizes: what to tell a profiler and a scheduler
+    label           what it computes, for people: 'matmul+add+relu'
+    Symbols of the body's sizes are arguments. Two kernels with the same `text()` are the same code.
+    """
+
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    body: tuple[Stmt, ...]
+    flops: Dim = 0
+    label: str = "kernel"
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Arguments in order: writes, then reads that are not also written."""
+        return self.writes + tuple(b for b in self.reads if b not in self.writes)
+
+    @property
+    def parallel(self) -> For | None:
+        """The parallel loop, if there is one."""
+        first = self.body[-1] if self.body else None
+        return first if isinstance(first, For) and first.kind == "parallel" else None
+
+    def text(self) -> str:
+        """The whole kernel as text; equal texts are equal code."""
+        head = "kernel(" + ", ".join(map(repr, self.buffers)) + ")"
+        return "\n".join([head, *(_lines(self.body, 1))])
+
+    def __repr__(self) -> str:
+        return self.text()
+
+
+def _lines(body: tuple[Stmt, ...], depth: int) -> Iterator[str]:
+    pad = "  " * depth
+    for s in body:
+        match s:
+            case Store():
+                yield f"{pad}{s.buffer.name}[{', '.join(map(str, s.index))}] = {s.value!r}"
+            case Let():
+                yield f"{pad}{s.local.name}:{s.local.dtype} = {s.value!r}"
+            case For():
+                axis = f".{s.axis}" if s.kind in ("block", "thread") else ""
+                yield f"{pad}for {s.index.name} < {s.index.extent} {s.kind}{axis}:"
+                yield from _lines(s.body, depth + 1)
+            case If():
+                yield f"{pad}if {s.condition!r}:"
+                yield from _lines(s.then, depth + 1)
+                if s.orelse:
+                    yield f"{pad}else:"
+                    yield from _lines(s.orelse, depth + 1)
+            case Alloc():
+                yield f"{pad}alloc {s.buffer!r}"
+            case Barrier():
+                yield f"{pad}barrier"
+
+
+# ---- rewriting: the mechanism under every loop transform
+
+
+def rewrite(
+    x: Expr, change: Callable[[Expr], Expr | None], index: Callable[[Atom], Dim | None] = lambda a: None
+) -> Expr:
+    """`x` with sub-expressions replaced by `change` (None: keep, look inside) and index atoms by `index`."""
+    return Rewriter(change, index).expr(x)
+
+
+class Rewriter:
+    """Replaces expressions and index atoms throughout expressions and statements; shared expressions are done once."""
+
+    def __init__(
+        self,
+        change: Callable[[Expr], Expr | None] = lambda e: None,
+        index: Callable[[Atom], Dim | None] = lambda a: None,
+    ):
+        self.change, self.index = change, index
+        self.done: dict[Expr, Expr] = {}
+
+    def size(self, d: Dim) -> Dim:
+        return substitute(d, self._atom) if isinstance(d, Size) else d
+
+    def _atom(self, a: Atom) -> Dim | None:
+        new = self.index(a)
+        if new is None and isinstance(a, Value):
+            return value_size(self.expr(a.x), a.extent)
+        return new
+
+    def expr(self, x: Expr) -> Expr:
+        stack = [x]
+        while stack:  # no recursion: melted chains are long
+            e = stack[-1]
+            if e in self.done:
+                stack.pop()
+                continue
+            new = self.change(e)
+            if new is not None:
+                self.done[e] = new
+                stack.pop()
+                continue
+            waiting = [c for c in children(e) if c not in self.done]
+            if waiting:
+                stack.extend(waiting)
+                continue
+            self.done[e] = self._rebuild(e)
+            stack.pop()
+        return self.done[x]
+
+    def _rebuild(self, e: Expr) -> Expr:
+        d = self.done
+        match e:
+            case IndexValue():
+                return IndexValue(e.dtype, self.size(e.size))
+            case Load():
+                return Load(e.buffer, tuple(self.size(i) for i in e.index))
+            case Apply():
+                return Apply(e.fn, tuple(d[a] for a in e.args))
+            case Cast():
+                return Cast(e.dtype, d[e.x])
+            case Bitcast():
+                return Bitcast(e.dtype, d[e.x])
+            case Fold():
+                return Fold(e.kind, e.axes, d[e.body])
+            case Lanes():
+                return Lanes(e.kind, e.index, d[e.x])
+        return e
+
+    def body(self, statements: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(self.statement(s) for s in statements)
+
+    def statement(self, s: Stmt) -> Stmt:
+        match s:
+            case Store():
+                return Store(s.buffer, tuple(self.size(i) for i in s.index), self.expr(s.value))
+            case Let():
+                return Let(s.local, self.expr(s.value))
+            case For():
+                return replace(s, body=self.body(s.body))
+            case If():
+                return If(self.expr(s.condition), self.body(s.then), self.body(s.orelse))
+        return s
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """Expressions directly inside `e` (those inside index atoms too)."""
+    match e:
+        case Apply():
+            return e.args
+        case Cast() | Bitcast() | Lanes():
+            return (e.x,)
+        case Fold():
+            return (e.body,)
+        case Load():
+            return tuple(a.x for i in e.index for a in _values(i))
+        case IndexValue():
+            return tuple(a.x for a in _values(e.size))
+    return ()
+
+
+def _values(size: Dim) -> Iterator[Value]:
+    from gnomon.compiler.sizes import atoms
+
+    return (a for a in atoms(size) if isinstance(a, Value))
+
+
+def expressions(roots: Any) -> list[Expr]:
+    """Every expression inside `roots`, each once, inner ones first."""
+    order: list[Expr] = []
+    done: set[Expr] = set()
+    stack = [(r, False) for r in roots]
+    while stack:
+        e, ready = stack.pop()
+        if e in done:
+            continue
+        inner = children(e)
+        if ready or not inner:
+            done.add(e)
+            order.append(e)
+        else:
+            stack.append((e, True))
+            stack.extend((c, False) for c in inner)
+    return order
+
+
+def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """Every statement in `body`, those inside others too, outer first."""
+    for s in body:
+        yield s
+        match s:
+            case For():
+                yield from statements(s.body)
+            case If():
+                yield from statements(s.then)
+                yield from statements(s.orelse)
+
+
+IDENTITY: dict[str, Callable[[dtypes.DType], Any]] = {
+    "sum": lambda d: 0,
+    "prod": lambda d: 1,
+    "max": lambda d: lowest(d),
+    "min": lambda d: highest(d),
+    "any": lambda d: False,
+    "all": lambda d: True,
+}
+"""What each kind of reduction starts from, by dtype."""
+
+
+def lowest(d: dtypes.DType) -> Any:
+    """The smallest value of a dtype (-infinity for floats)."""
+    if d.kind == "f":
+        return -float("inf")
+    return 0 if d.kind in "ub" else -(1 << (d.bits - 1))
+
+
+def highest(d: dtypes.DType) -> Any:
+    """The largest value of a dtype (infinity for floats)."""
+    if d.kind == "f":
+        return float("inf")
+    return {"b": 1, "u": (1 << d.bits) - 1}.get(d.kind, (1 << (d.bits - 1)) - 1)
