@@ -75,7 +75,7 @@ class Buffer(metaclass=Interned):
         self.name, self.dtype, self.shape, self.space = name, dtype, shape, space
 
     @classmethod
-    def key(cls, name: str, dtype: str, shape: tuple[Dim, ...], space: str = "global") -> tuple:  # type: ignore[override]
+    def key(cls, name: str, dtype: str, shape: tuple[Dim, ...], space: str = "global") -> tuple:
         return name, dtype, shape, space
 
     def offset(self, index: tuple[Dim, ...]) -> Dim:
@@ -109,7 +109,7 @@ class Const(Expr):
         self.dtype, self.value = dtype, dtypes.named(dtype).numpy.type(value).item()
 
     @classmethod
-    def key(cls, dtype: str, value: Any) -> tuple:  # type: ignore[override]  # narrower than the metaclass's *fields
+    def key(cls, dtype: str, value: Any) -> tuple:
         if dtypes.is_float(dtype):
             return dtype, struct.pack("<d", float(value))
         return dtype, int(value)
@@ -232,7 +232,7 @@ class Value(Atom, metaclass=Interned):
         self.x, self.extent, self.name = x, extent, f"<{x!r}>"
 
     @classmethod
-    def key(cls, x: Expr, extent: Dim | None = None) -> tuple:  # type: ignore[override]
+    def key(cls, x: Expr, extent: Dim | None = None) -> tuple:
         return x, extent
 
     def range(self):

@@ -324,7 +324,8 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     if b == 1 or a == 0:
         return a
     if isinstance(b, int):
-        b_monomial, b_number = (), b
+        b_monomial: Monomial = ()
+        b_number = b
     elif len(b.terms) == 1 and b.terms[0][1] > 0:
         b_monomial, b_number = b.terms[0]
     else:
