@@ -109,6 +109,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A piece of the program's text that is compiled, cached and shared by itself.
+
+    `name` is `<label>_<digest of the text's structure>`, and kernels are named the same way: programs that need equal
+    kernels hold equal sources, which are compiled once. For a CPU a source is a whole LLVM module that defines the
+    functions in `defines`; the last source of a program is its entry function, which declares the kernels it calls.
+    """
+
+    name: str
+    text: str
+    defines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Program:
     """A compiled function, before it is machine code.
 
@@ -117,8 +131,9 @@ class Program:
     constants         (slot, bytes) pairs: literal arrays
     sizes             names of the symbolic sizes; `bindings[j]` = (input number, axis) that sizes[j] is read from
     checks            what the sizes must fulfil
-    source            text for the target: LLVM IR of all kernels and of the entry function, or CUDA C++
+    sources           text for the target: LLVM modules of kernels and, last, of the entry function, or CUDA C++
     entry             name of the entry function
+    kernels           printed text of each kernel, by name, for people
     """
 
     name: str
@@ -132,6 +147,6 @@ class Program:
     checks: tuple[Check, ...]
     slots: tuple[Slot, ...]
     steps: tuple[Step, ...]
-    kernels: dict[str, str] = field(default_factory=dict)
-    source: str = ""
+    sources: tuple[Source, ...] = ()
     entry: str = ""
+    kernels: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,39 @@
+"""What a target can do, as data: a schedule is chosen from these numbers and nothing is hard-wired to one machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU or GPU to generate code for.
+
+    kind            'cpu' or 'cuda'
+    triple          LLVM target triple ('' for cuda)
+    cpu, features   as LLVM names them; for cuda the architecture ('sm_90')
+    vector_bytes    width of the vector registers that generated code uses
+    registers       how many of them there are
+    fma             a fused multiply-add exists (else it would become a library call)
+    l1, l2          data cache bytes of one core
+    threads         how many threads a launch may be split among
+    """
+
+    kind: str
+    triple: str
+    cpu: str
+    features: str
+    vector_bytes: int
+    registers: int
+    fma: bool
+    l1: int = 32 << 10
+    l2: int = 512 << 10
+    threads: int = 1
+
+    def lanes(self, bits: int) -> int:
+        """How many numbers of `bits` bits one vector register holds."""
+        return max(1, self.vector_bytes * 8 // max(8, bits))
+
+
+CUDA = Target("cuda", "", "sm_80", "", 16, 255, True, 48 << 10, 40 << 20, 1)
+"""A CUDA target: one lane a thread; 128-bit loads where they are aligned."""
