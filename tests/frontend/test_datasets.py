@@ -1,0 +1,71 @@
+"""Shipped data sets load as Keras's do, and damage is told."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from gnomon.compiler.errors import DataError
+from gnomon.datasets import mnist
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return mnist.load_data()
+
+
+def test_shapes_and_dtypes_are_keras(digits):
+    (x_train, y_train), (x_test, y_test) = digits
+    assert (x_train.shape, y_train.shape) == ((60000, 28, 28), (60000,))
+    assert (x_test.shape, y_test.shape) == ((10000, 28, 28), (10000,))
+    assert all(a.dtype == np.uint8 for a in (x_train, y_train, x_test, y_test))
+
+
+def test_values_are_those_of_the_paper(digits):
+    """Label counts and the pixel mean 0.1307 are printed in every description of the set."""
+    (x_train, y_train), (_, y_test) = digits
+    assert np.bincount(y_train).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert y_train[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert round(float(x_train.mean()) / 255, 4) == 0.1307
+
+
+def test_arrays_may_be_changed_in_place(digits):
+    (x_train, _), _ = digits
+    assert x_train.flags.writeable
+    assert x_train.flags.c_contiguous
+
+
+def test_a_folder_of_ones_own(digits, tmp_path):
+    shutil.copytree(mnist.FOLDER, tmp_path / "digits")
+    (_, y_train), _ = mnist.load_data(tmp_path / "digits")
+    np.testing.assert_array_equal(y_train, digits[0][1])
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = shutil.copytree(mnist.FOLDER, tmp_path / "digits")
+    file = folder / "train-labels-idx1-ubyte.gz"
+    data = bytearray(file.read_bytes())
+    data[5000] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz is damaged: its sha256 is .* Install gnomon"):
+        mnist.load_data(folder)
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    folder = shutil.copytree(mnist.FOLDER, tmp_path / "digits")
+    file = folder / "t10k-labels-idx1-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is damaged"):
+        mnist.load_data(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read \(No such file or directory\)"):
+        mnist.load_data(tmp_path / "nothing")
+
+
+def test_origin_and_checksums_stand_beside_the_data():
+    text = (mnist.FOLDER / "ORIGIN.txt").read_text()
+    assert all(f"{digest}  {name}" in text for name, digest in mnist.SHA256.items())
+    assert "CC BY-SA 3.0" in text
