@@ -71,7 +71,7 @@ def view(outputs: Showable) -> View:
         return _kernel_view(outputs)
     if isinstance(outputs, p.Program):
         return _program_view(outputs)
-    return _graph_view([outputs] if isinstance(outputs, Node) else list(outputs), {})
+    return _graph_view([outputs] if isinstance(outputs, Node) else list(outputs))
 
 
 def text(outputs: Showable, source: bool = True) -> str:
@@ -161,18 +161,18 @@ def diff(before: str, after: str, names: tuple[str, str] = ("before", "after"), 
 # ---- graphs
 
 
-def _graph_view(outputs: list[Node], identities: dict[Any, int]) -> View:
+def _graph_view(outputs: list[Node]) -> View:
     nodes = walk(outputs)
     ids = {node: i for i, node in enumerate(nodes)}
     entries = []
     for node in nodes:
-        inside = {name: _graph_view(found, identities) for name, found in _held_graphs(node.op)}
+        inside = {name: _graph_view(found) for name, found in _held_graphs(node.op)}
         simple = node.type if isinstance(node.type, TensorType) else None
         entries.append(
             Entry(
                 id=ids[node],
                 kind=type(node.op).__name__,
-                label=_op_text(node.op, inside, identities),
+                label=_op_text(node.op, inside),
                 type=str(node.type),
                 dtype=simple.dtype if simple else "",
                 shape=tuple(map(str, simple.shape)) if simple else (),
@@ -194,22 +194,12 @@ def _held_graphs(op: Any) -> Iterator[tuple[str, list[Node]]]:
             yield f.name, list(value)
 
 
-def _op_text(op: Any, inside: Mapping[str, View], identities: dict[Any, int]) -> str:
-    """The op's repr; with graphs inside it, and identities (fields with metadata identity=True), made dense."""
-    special = {f.name for f in dataclasses.fields(op) if f.metadata.get("identity")}
-    if not inside and not special:
+def _op_text(op: Any, inside: Mapping[str, View]) -> str:
+    """The op's repr, without the graphs inside it: those are printed below it."""
+    if not inside:
         return str(op)
-    parts = []
-    for f in dataclasses.fields(op):
-        if not f.repr:
-            continue
-        value = getattr(op, f.name)
-        if f.name in special:
-            number = identities.setdefault((type(op), f.name, value), len(identities))
-            parts.append(f"{f.name}=#{number}")
-        elif f.name not in inside:
-            parts.append(f"{f.name}={value!r}")
-    return f"{type(op).__name__}({', '.join(parts)})"
+    shown = [f.name for f in dataclasses.fields(op) if f.repr and f.name not in inside]
+    return f"{type(op).__name__}({', '.join(f'{name}={getattr(op, name)!r}' for name in shown)})"
 
 
 def _view_lines(shown: View, pad: str, source: bool) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import networkx
@@ -24,14 +24,6 @@ class Leaf(Op):
 
     def infer(self):
         return self.type
-
-
-@dataclass(frozen=True)
-class State(Op):
-    key: int = field(metadata={"identity": True})
-
-    def infer(self):
-        return TensorType("float32", ())
 
 
 @dataclass(frozen=True)
@@ -90,15 +82,6 @@ def test_equal_graphs_print_equally_whatever_came_before():
     for i in range(3):
         Leaf(f"other{i}", ROW)()
     assert show.text(two_layers()) == before
-
-
-def test_identities_are_dense():
-    def states(*keys):
-        a, b = (State(key)() for key in keys)
-        return show.text([Plus()(a, b), a], source=False)
-
-    assert states(17, 4) == states(3, 99)
-    assert "State(key=#1)" in states(17, 4)
 
 
 def test_graphs_inside_ops_are_indented():
