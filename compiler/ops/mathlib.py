@@ -1,0 +1,187 @@
+"""Scalar functions as expressions of simpler ones: what the `expand` of the table's rows says.
+
+Everything vectorises: choices are `where`, nothing is read from memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.kernel import Apply, Bitcast, Cast, Const, Expr, highest
+
+# ---- writing expressions
+
+
+def call(name: str, *args: Any) -> Expr:
+    """The scalar function `name`; Python numbers take the dtype of the last expression among the arguments."""
+    from gnomon.compiler.ops.scalar import scalar
+
+    dtype = next(a.dtype for a in reversed(args) if isinstance(a, Expr))
+    return Apply(scalar(name), tuple(a if isinstance(a, Expr) else Const(dtype, a) for a in args))
+
+
+def where(condition: Expr, x: Any, y: Any) -> Expr:
+    """Numbers take the dtype of the other choice."""
+    dtype = x.dtype if isinstance(x, Expr) else y.dtype
+    choices = (a if isinstance(a, Expr) else Const(dtype, a) for a in (x, y))
+    return call("where", condition, *choices)
+
+
+def add(x: Any, y: Any) -> Expr:
+    return call("add", x, y)
+
+
+def sub(x: Any, y: Any) -> Expr:
+    return call("subtract", x, y)
+
+
+def mul(x: Any, y: Any) -> Expr:
+    return call("multiply", x, y)
+
+
+def div(x: Any, y: Any) -> Expr:
+    return call("divide", x, y)
+
+
+def bits(x: Expr) -> Expr:
+    """The bits of a float as a signed integer."""
+    return Bitcast({"float32": "int32", "float64": "int64"}[x.dtype], x)
+
+
+def unbits(x: Expr) -> Expr:
+    return Bitcast({"int32": "float32", "int64": "float64"}[x.dtype], x)
+
+
+# ---- arithmetic
+
+
+def fma(x: Expr, y: Expr, z: Expr) -> Expr:
+    return add(mul(x, y), z)
+
+
+def absolute(x: Expr) -> Expr:
+    return x  # unsigned, bool
+
+
+def sign(x: Expr) -> Expr:
+    if not dtypes.is_float(x.dtype):
+        positive = Cast(x.dtype, call("greater", x, 0))
+        return where(call("less", x, 0), -1, positive) if dtypes.named(x.dtype).kind == "i" else positive
+    # x + 0 turns -0 into 0 and keeps NaN
+    return where(call("greater", x, 0), 1, where(call("less", x, 0), -1, add(x, 0)))
+
+
+def reciprocal(x: Expr) -> Expr:
+    return div(1, x)
+
+
+def square(x: Expr) -> Expr:
+    return mul(x, x)
+
+
+def rsqrt(x: Expr) -> Expr:
+    return div(1, call("sqrt", x))
+
+
+def relu(x: Expr) -> Expr:
+    return where(call("less", x, 0), 0, x)  # x86's max(0, x), NaN kept
+
+
+def mulhi(x: Expr, y: Expr) -> Expr:
+    wide = mul(Cast("uint64", x), Cast("uint64", y))
+    return Cast("uint32", call("shr", wide, 32))
+
+
+def bitwise_not(x: Expr) -> Expr:
+    return call("bitwise_xor", x, highest(dtypes.named(x.dtype)) if dtypes.named(x.dtype).kind == "u" else -1)
+
+
+def left_shift(x: Expr, n: Expr) -> Expr:
+    return _shift("shl", x, n)
+
+
+def right_shift(x: Expr, n: Expr) -> Expr:
+    return _shift("shr", x, n)
+
+
+def _shift(name: str, x: Expr, n: Expr) -> Expr:
+    """Every bit is shifted out by a count that is negative or too large, as NumPy has it."""
+    row = dtypes.named(x.dtype)
+    if isinstance(n, Const) and 0 <= n.value < row.bits:
+        return call(name, x, n)
+    inside = call("less", n, row.bits)
+    if row.kind == "i":
+        inside = call("logical_and", inside, call("greater_equal", n, 0))
+    count = where(inside, n, row.bits - 1)
+    emptied = call(name, x, count)
+    return emptied if name == "shr" and row.kind == "i" else where(inside, emptied, 0)
+
+
+def floor_divide(x: Expr, y: Expr) -> Expr:
+    row = dtypes.named(x.dtype)
+    if row.kind == "f":
+        return _float_floor_divide(x, y)
+    q, r, zero = _divide(x, y)
+    if row.kind == "i":
+        q = where(_signs_differ(r, y), sub(q, 1), q)
+    return where(zero, 0, q)
+
+
+def mod(x: Expr, y: Expr) -> Expr:
+    row = dtypes.named(x.dtype)
+    if row.kind == "f":
+        return _float_mod(x, y)
+    _, r, zero = _divide(x, y)
+    if row.kind == "i":
+        r = where(_signs_differ(r, y), add(r, y), r)
+    return where(zero, 0, r)
+
+
+def _float_floor_divide(x: Expr, y: Expr) -> Expr:
+    return call("floor", div(x, y))
+
+
+def _float_mod(x: Expr, y: Expr) -> Expr:
+    return sub(x, mul(_float_floor_divide(x, y), y))
+
+
+def _divide(x: Expr, y: Expr) -> tuple[Expr, Expr, Expr]:
+    """Quotient, remainder and whether y is 0. The divisor 0, and -1 (which overflows), never reach the machine."""
+    zero = call("equal", y, 0)
+    safe = where(zero, 1, y)
+    if dtypes.named(x.dtype).kind != "i":
+        q = call("quotient", x, safe)
+        return q, sub(x, mul(q, safe)), zero
+    minus = call("equal", y, -1)
+    safe = where(minus, 1, safe)
+    q = call("quotient", x, safe)
+    return where(minus, call("negative", x), q), sub(x, mul(q, safe)), zero
+
+
+def _signs_differ(r: Expr, y: Expr) -> Expr:
+    """Whether the remainder is not 0 and of another sign than the divisor."""
+    other = call("less", call("bitwise_xor", r, y), 0)
+    return call("logical_and", call("not_equal", r, 0), other)
+
+
+# ---- classes of numbers
+
+
+def isnan(x: Expr) -> Expr:
+    return Const("bool", False)  # integers
+
+
+def isinf(x: Expr) -> Expr:
+    return call("equal", call("abs", x), float("inf")) if dtypes.is_float(x.dtype) else Const("bool", False)
+
+
+def isfinite(x: Expr) -> Expr:
+    return call("less", call("abs", x), float("inf")) if dtypes.is_float(x.dtype) else Const("bool", True)
+
+
+def __getattr__(name: str) -> None:
+    """No expansion yet."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return None
