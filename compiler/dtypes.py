@@ -61,9 +61,9 @@ def canonical(dtype) -> str:
     """The name of anything that means a dtype: 'float', np.float32, np.dtype, Python's int. Raises DTypeError."""
     if isinstance(dtype, str) and dtype in TABLE:
         return dtype
-    if dtype is float or dtype == "float":
+    if dtype is float or (isinstance(dtype, str) and dtype == "float"):
         return "float32"
-    if dtype is int or dtype == "int":
+    if dtype is int or (isinstance(dtype, str) and dtype == "int"):
         return "int32"
     try:
         name = np.dtype(dtype).name

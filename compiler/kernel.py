@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from gnomon.compiler import dtypes
@@ -131,16 +134,21 @@ class IndexValue(Expr):
 
 
 class Load(Expr):
-    """An element of a buffer."""
+    """An element of a buffer; where `mask` (a bool) is false nothing is read and the value is 0."""
 
-    __slots__ = ("buffer", "index")
+    __slots__ = ("buffer", "index", "mask")
 
-    def __init__(self, buffer: Buffer, index: tuple[Dim, ...]):
+    def __init__(self, buffer: Buffer, index: tuple[Dim, ...], mask: Expr | None = None):
         assert len(index) == len(buffer.shape), (buffer, index)
-        self.dtype, self.buffer, self.index = buffer.dtype, buffer, index
+        self.dtype, self.buffer, self.index, self.mask = buffer.dtype, buffer, index, mask
+
+    @classmethod
+    def key(cls, buffer: Buffer, index: tuple[Dim, ...], mask: Expr | None = None) -> tuple:
+        return buffer, index, mask
 
     def __repr__(self) -> str:
-        return f"{self.buffer.name}[{', '.join(map(str, self.index))}]"
+        mask = f" if {self.mask!r}" if self.mask is not None else ""
+        return f"{self.buffer.name}[{', '.join(map(str, self.index))}{mask}]"
 
 
 class Apply(Expr):
@@ -250,6 +258,51 @@ def value_size(x: Expr, extent: Dim | None = None) -> Dim:
         case Const():
             return int(x.value)
     return Size.of(Value(x, extent))
+
+
+_fresh: ContextVar[Iterator[int] | None] = ContextVar("fresh", default=None)
+
+
+@contextmanager
+def index_names() -> Iterator[None]:
+    """Number the fresh indices made inside from 0, so that equal kernels get equal texts."""
+    token = _fresh.set(count())
+    try:
+        yield
+    finally:
+        _fresh.reset(token)
+
+
+_outside = count()
+
+
+def fresh_index(extent: Dim) -> Size:
+    """A loop index that no other loop of the kernel has."""
+    return Size.of(Index(f"r{next(_fresh.get() or _outside)}", extent))
+
+
+def atom_of(index: Size) -> Index:
+    """The `Index` that a size made by `fresh_index` consists of."""
+    ((monomial, _),) = index.terms
+    (atom,) = monomial
+    assert isinstance(atom, Index), index
+    return atom
+
+
+def guard(x: Expr, condition: Expr) -> Expr:
+    """`x` with nothing read where `condition` is false: there its value means nothing and must not be used."""
+    both = lambda mask: condition if mask is None else Apply(_logical_and(), (mask, condition))
+
+    def masked(e: Expr) -> Expr | None:
+        return Load(e.buffer, e.index, both(e.mask)) if isinstance(e, Load) else None
+
+    return rewrite(x, masked)
+
+
+def _logical_and() -> ScalarFn:
+    from gnomon.compiler.ops.scalar import scalar  # the table needs this module's classes
+
+    return scalar("logical_and")
 
 
 # ---- statements
@@ -432,7 +485,8 @@ class Rewriter:
             case IndexValue():
                 return IndexValue(e.dtype, self.size(e.size))
             case Load():
-                return Load(e.buffer, tuple(self.size(i) for i in e.index))
+                mask = None if e.mask is None else d[e.mask]
+                return Load(e.buffer, tuple(self.size(i) for i in e.index), mask)
             case Apply():
                 return Apply(e.fn, tuple(d[a] for a in e.args))
             case Cast():
@@ -471,7 +525,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
         case Fold():
             return (e.body,)
         case Load():
-            return tuple(a.x for i in e.index for a in _values(i))
+            inner = tuple(a.x for i in e.index for a in _values(i))
+            return inner if e.mask is None else (*inner, e.mask)
         case IndexValue():
             return tuple(a.x for a in _values(e.size))
     return ()

@@ -1,0 +1,194 @@
+"""`function`: where compiler and runtime meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import DataError, GraphError
+from gnomon.compiler.graph import Node, replace, walk
+from gnomon.compiler.interpret import bind_sizes, evaluate_graph
+from gnomon.compiler.ops import build
+from gnomon.compiler.ops.leaves import Input, Parameter
+from gnomon.tensor import Tensor, node_of
+from gnomon.variable import Variable, variable_of
+
+
+def function(
+    inputs: Sequence[Tensor] | Tensor,
+    outputs: Any = (),
+    updates: Any = None,
+    givens: Any = None,
+    name: str | None = None,
+    on_unused_input: str = "raise",
+    allow_input_downcast: bool = True,
+) -> Function:
+    """Compile a graph: `function([x, y], z)` returns a callable that computes z from arrays.
+
+    inputs    symbolic inputs, in the order of the arguments
+    outputs   a Tensor, or a list, tuple or dictionary of them (returned in the same form); none is allowed
+    updates   new values of variables, computed from the old ones and stored after the outputs: a dictionary
+              {variable: tensor} or pairs
+    givens    replacements in the graph, {tensor: tensor}
+    name      shown in dumps and profiles
+    on_unused_input   'raise', 'warn' or 'ignore'
+    allow_input_downcast   whether arguments of a wider dtype are converted
+
+    Raises GraphError for an input that is not a leaf, given twice or missing; ShapeError or DTypeError for an update
+    of another type than its variable.
+    """
+    arguments = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    graph = Graph.of(arguments, outputs, updates, givens, name or "function", on_unused_input)
+    return Function(graph, allow_input_downcast)
+
+
+class Graph:
+    """What `function` was asked for, checked: leaves, outputs and updates as nodes."""
+
+    def __init__(self, name: str, inputs: list[Node], outputs: list[Node], updates: dict[Variable, Node]):
+        self.name, self.inputs, self.outputs, self.updates = name, inputs, outputs, updates
+        self.variables: list[Variable] = []
+        self.form: Any = None
+
+    @classmethod
+    def of(cls, arguments, outputs, updates, givens, name, on_unused_input) -> Graph:
+        leaves = [t.node for t in arguments]
+        for t in arguments:
+            if isinstance(t, Variable) or not isinstance(t.node.op, Input) or isinstance(t.node.op, Parameter):
+                raise GraphError(f"function {name!r}: {t!r} is not an input but a computed value or a variable")
+        if len(set(leaves)) != len(leaves):
+            twice = next(t for k, t in enumerate(arguments) if t.node in leaves[:k])
+            raise GraphError(f"function {name!r}: the input {twice!r} is given twice")
+        flat: list[Node] = []
+        form = _flatten(outputs, flat)
+        changes = list(updates.items() if hasattr(updates, "items") else updates or ())
+        new: dict[Variable, Node] = {}
+        for variable, value in changes:
+            if not isinstance(variable, Variable):
+                raise GraphError(f"function {name!r}: updates are of variables, got {variable!r}")
+            if variable in new:
+                raise GraphError(f"function {name!r}: {variable!r} is updated twice")
+            new[variable] = as_update(variable, value)
+        replacements = {
+            node_of(a): _like(node_of(a), node_of(b)) for a, b in (givens.items() if hasattr(givens, "items") else givens or ())
+        }
+        if replacements:
+            changed = replace([*flat, *new.values()], replacements)
+            flat = changed[: len(flat)]
+            new = dict(zip(new, changed[len(flat) :], strict=True))
+        used = walk([*flat, *new.values()])
+        for leaf in used:  # Theano's default updates: random streams go on by themselves
+            if isinstance(leaf.op, Parameter):
+                variable = variable_of(leaf)
+                if variable.default_update is not None and variable not in new:
+                    new[variable] = variable.default_update
+        used = walk([*flat, *new.values()])
+        graph = cls(name, leaves, flat, new)
+        graph.form = form
+        for leaf in used:
+            if isinstance(leaf.op, Parameter):
+                graph.variables.append(variable_of(leaf))
+            elif isinstance(leaf.op, Input) and leaf not in leaves:
+                raise GraphError(
+                    f"function {name!r}: the outputs depend on the input {leaf.op.name!r} ({leaf.type}), "
+                    "which is not among the inputs"
+                )
+        graph.variables += [v for v in new if v not in graph.variables]
+        unused = [leaf for leaf in leaves if leaf not in set(used)]
+        if unused and on_unused_input != "ignore":
+            names = ", ".join(repr(leaf.op.name) for leaf in unused)  # type: ignore[attr-defined]  # Inputs
+            message = f"function {name!r}: the outputs do not depend on the input {names}; on_unused_input='ignore' allows it"
+            if on_unused_input == "raise":
+                raise GraphError(message)
+            import warnings
+
+            warnings.warn(message, stacklevel=4)
+        return graph
+
+
+def as_update(variable: Variable, value: Any) -> Node:
+    """The node of a new value, of the variable's type."""
+    node = node_of(value)
+    if node.dtype != variable.dtype and dtypes.promote(node.dtype, variable.dtype) == variable.dtype:
+        node = build.cast(node, variable.dtype)
+    if node.shape != variable.node.shape and node.rank <= variable.ndim:
+        node = build.broadcast_to(node, variable.node.shape)
+    if node.type != variable.node.type:
+        raise GraphError(f"the update of {variable!r} must be {variable.node.type}, got {node.type}")
+    return node
+
+
+def _like(old: Node, new: Node) -> Node:
+    return build.broadcast_to(build.cast(new, old.dtype), old.shape)
+
+
+def _flatten(value: Any, flat: list[Node]) -> Any:
+    """The form of nested outputs, leaves replaced by positions in `flat`."""
+    if isinstance(value, dict):
+        return {k: _flatten(v, flat) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_flatten(v, flat) for v in value)
+    if value is None:
+        return None
+    flat.append(node_of(value))
+    return len(flat) - 1
+
+
+def _unflatten(form: Any, values: Sequence[Any]) -> Any:
+    if isinstance(form, dict):
+        return {k: _unflatten(v, values) for k, v in form.items()}
+    if isinstance(form, (list, tuple)):
+        return type(form)(_unflatten(v, values) for v in form)
+    return None if form is None else values[form]
+
+
+class Function:
+    """A compiled graph. Call it with arrays in the order of its inputs."""
+
+    def __init__(self, graph: Graph, allow_input_downcast: bool = True):
+        self.graph, self.name, self.allow_input_downcast = graph, graph.name, allow_input_downcast
+        self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arrays = self._arguments(args, kwargs)
+        return _unflatten(self.graph.form, self.run(arrays))
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs in order, updates done; `arrays` have the inputs' dtypes."""
+        graph = self.graph
+        sizes = bind_sizes([n.type for n in graph.inputs], [a.shape for a in arrays], self.input_names)
+        values = dict(zip(graph.inputs, arrays, strict=True))
+        for v in graph.variables:
+            values[v.node] = v.numpy()
+        results = evaluate_graph([*graph.outputs, *graph.updates.values()], values, sizes)
+        for variable, new in zip(graph.updates, results[len(graph.outputs) :], strict=True):
+            variable.buffer.set(new)
+        return [np.array(r) for r in results[: len(graph.outputs)]]
+
+    def _arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> list[np.ndarray]:
+        values = list(args)
+        if len(values) > len(self.graph.inputs):
+            raise DataError(f"{self.name} takes {len(self.graph.inputs)} arguments ({', '.join(self.input_names)}), got {len(values)}")
+        if kwargs or len(values) < len(self.graph.inputs):
+            for name in self.input_names[len(values) :]:
+                if name not in kwargs:
+                    raise DataError(f"{self.name} needs the argument {name!r}")
+                values.append(kwargs.pop(name))
+            if kwargs:
+                raise DataError(f"{self.name} has no free argument {next(iter(kwargs))!r}; it takes {', '.join(self.input_names)}")
+        return [self._argument(k, v) for k, v in enumerate(values)]
+
+    def _argument(self, k: int, value: Any) -> np.ndarray:
+        wanted = self.graph.inputs[k].type
+        array = np.asarray(value)
+        dtype = dtypes.named(wanted.dtype).numpy
+        if array.dtype != dtype:
+            same_kind = np.can_cast(array.dtype, dtype, "same_kind") or (array.dtype.kind in "iub" and dtype.kind == "f")
+            exact = np.can_cast(array.dtype, dtype, "safe")
+            if not (exact or (same_kind and self.allow_input_downcast)):
+                raise DataError(f"{self.name}: argument {self.input_names[k]!r} must be {wanted}, got {array.dtype} of shape {array.shape}")
+            array = array.astype(dtype)
+        return array

@@ -1,0 +1,149 @@
+"""State that outlives a call: weights, optimizer slots, metric totals, random streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import GraphError, ShapeError
+from gnomon.compiler.graph import Node
+from gnomon.compiler.ops import build
+from gnomon.compiler.ops.leaves import Parameter
+from gnomon.runtime.buffer import Buffer
+from gnomon.tensor import Tensor, new_parameter, node_of
+
+_variables: WeakValueDictionary[Node, Variable]
+_updates: ContextVar[dict[Variable, Node] | None] = ContextVar("updates", default=None)
+
+
+class Variable(Tensor):
+    """An array that compiled functions read and update in place.
+
+    initializer   an array or number, or a function `(shape, dtype) -> array`
+    shape, dtype  needed with a function; else those of the array (floats become float32 unless dtype says otherwise)
+    trainable     whether optimizers change it
+    constraint, regularizer   functions of the value, used by optimizers and models
+    default_update   the node of its next value, used by every function that reads it and does not update it (Theano)
+    """
+
+    __slots__ = ("trainable", "constraint", "regularizer", "buffer", "path", "autocast", "aggregation", "default_update",
+                 "initializer")  # fmt: skip
+
+    def __init__(
+        self,
+        initializer: Any,
+        shape: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        name: str | None = None,
+        constraint: Any = None,
+        regularizer: Any = None,
+        autocast: bool = True,
+        aggregation: str = "none",
+    ):
+        if callable(initializer) and not isinstance(initializer, Tensor):
+            if shape is None:
+                raise ShapeError("a Variable made by an initializer function needs a shape")
+            dtype = dtypes.canonical(dtype or "float32")
+            value = np.asarray(initializer(tuple(shape), dtype=dtype))
+        else:
+            value = np.asarray(initializer)
+            if dtype is None:
+                known = isinstance(initializer, (np.ndarray, np.generic, Tensor)) and value.dtype != np.float64
+                dtype = value.dtype if known else build.promote(value.ravel()[0].item() if value.size else 0.0)
+            dtype = dtypes.canonical(dtype)
+            if shape is not None and tuple(shape) != value.shape:
+                value = np.broadcast_to(value, tuple(shape))
+        super().__init__(new_parameter(name or "variable", dtype, value.shape), name or "variable")
+        self.trainable, self.constraint, self.regularizer = trainable, constraint, regularizer
+        self.autocast, self.aggregation, self.path = autocast, aggregation, self.name
+        self.default_update: Node | None = None
+        self.initializer = initializer if callable(initializer) else None
+        self.buffer = Buffer(value.shape, dtype)
+        self.buffer.set(value.astype(dtypes.named(dtype).numpy, copy=False))
+        _variables[self.node] = self
+
+    def __gnomon_node__(self) -> Node:
+        """The value that an expression written now reads: what was assigned in this scope, else the state itself."""
+        scope = _updates.get()
+        return self.node if scope is None else scope.get(self, self.node)
+
+    @property
+    def value(self) -> Tensor:
+        return Tensor(self.__gnomon_node__(), self.name)
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the present value."""
+        return self.buffer.numpy()
+
+    def get_value(self, borrow: bool = False) -> np.ndarray:
+        """The present value: a copy, or with `borrow` the memory itself (Theano)."""
+        return self.buffer.array if borrow else self.buffer.numpy()
+
+    def set_value(self, value: Any, borrow: bool = False) -> None:
+        """Replace the value. Raises ShapeError for another shape."""
+        array = np.asarray(value)
+        if array.shape != self.buffer.array.shape:
+            raise ShapeError(f"variable {self.path!r} has the shape {self.buffer.array.shape}, got a value of shape {array.shape}")
+        self.buffer.set(array.astype(self.buffer.array.dtype))
+
+    def assign(self, value: Any) -> Any:
+        """Give a new value: at once for arrays; while a model is traced, as an update of the program."""
+        scope = _updates.get()
+        if scope is None:
+            if isinstance(value, Tensor) and not isinstance(value, Variable):
+                value = value.numpy()
+            self.set_value(np.asarray(value))
+            return self
+        node = build.cast(node_of(value), self.dtype)
+        if node.shape != self.node.shape:
+            node = build.broadcast_to(node, self.node.shape)
+        scope[self] = node
+        return Tensor(node)
+
+    def assign_add(self, value: Any) -> Any:
+        return self.assign(self.value + value if _updates.get() is not None else self.numpy() + np.asarray(value))
+
+    def assign_sub(self, value: Any) -> Any:
+        return self.assign(self.value - value if _updates.get() is not None else self.numpy() - np.asarray(value))
+
+    def __repr__(self) -> str:
+        return f"<Variable {self.path} {self.node.type}>"
+
+
+_variables = WeakValueDictionary()
+
+
+def variable_of(leaf: Node) -> Variable:
+    """The Variable whose state a parameter leaf is. Raises GraphError if it is gone."""
+    found = _variables.get(leaf)
+    if found is None:
+        name = leaf.op.name if isinstance(leaf.op, Parameter) else repr(leaf)
+        raise GraphError(f"the variable {name!r} that the graph reads does not exist any more")
+    return found
+
+
+@contextmanager
+def collecting_updates() -> Iterator[dict[Variable, Node]]:
+    """Inside, `assign` records updates instead of changing values, and variables read as last assigned."""
+    updates: dict[Variable, Node] = {}
+    token = _updates.set(updates)
+    try:
+        yield updates
+    finally:
+        _updates.reset(token)
+
+
+def is_tracing() -> bool:
+    return _updates.get() is not None
+
+
+def shared(value: Any, name: str | None = None, **options: Any) -> Variable:
+    """Theano's name for a Variable; float64 stays float64."""
+    return Variable(value, dtype=np.asarray(value).dtype, name=name, **options)
