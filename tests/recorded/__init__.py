@@ -1,0 +1,1 @@
+"""Values recorded from Keras; README.md says which."""
