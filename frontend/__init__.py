@@ -1,0 +1,63 @@
+"""gnomon: Keras 3's API on a whole-program compiler in the Theano tradition.
+
+Names are loaded when they are first used, so that `import gnomon` costs little.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "activations callbacks compiler config constraints datasets initializers layers losses metrics models ops optimizers "
+    "random regularizers runtime saving utils"
+).split()
+
+_NAMES = {
+    "Tensor": "tensor",
+    "Variable": "variable",
+    "shared": "variable",
+    "function": "function",
+    "Input": "layers",
+    "InputSpec": "layers",
+    "Layer": "layers",
+    "Model": "models",
+    "Sequential": "models",
+    "Function": "function",
+    "Loss": "losses",
+    "Metric": "metrics",
+    "Optimizer": "optimizers",
+    "Initializer": "initializers",
+    "Regularizer": "regularizers",
+    "grad": "calculus",
+    "jvp": "calculus",
+    "vjp": "calculus",
+    "Rop": "calculus",
+    "Lop": "calculus",
+    "jacobian": "calculus",
+    "hessian": "calculus",
+    "hessian_vector_product": "calculus",
+    "stop_gradient": "calculus",
+    "cond": "control",
+    "ifelse": "control",
+    "compile_events": "events",
+}
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"gnomon.{_NAMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"gnomon.{name}")
+    else:
+        raise AttributeError(f"module 'gnomon' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
