@@ -1,0 +1,139 @@
+"""How a rendered CUDA kernel is launched: its size arguments, blocks, threads and shared memory, as sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import CompileError
+from gnomon.compiler.kernel import (
+    Alloc,
+    Buffer,
+    Expr,
+    For,
+    If,
+    IndexValue,
+    Kernel,
+    Let,
+    Load,
+    Stmt,
+    Store,
+    Value,
+    expressions,
+    statements,
+)
+from gnomon.compiler.sizes import Dim, atoms, ceildiv, evaluate, maximum, product, symbols
+
+THREADS = 256
+"""Threads of a block where the kernel does not say: enough to hide latency, few enough for any register count."""
+
+MOST_THREADS = 1024
+STATIC_SHARED = 48 << 10
+"""A kernel may declare this much shared memory statically; what is beyond must be asked for at launch."""
+
+WARP = 32
+
+AXES = ("x", "y", "z")
+
+
+def kernel_sizes(kernel: Kernel) -> tuple[str, ...]:
+    """Names of the sizes that the kernel takes as arguments, in order (sorted)."""
+    mentioned = [d for b in kernel.buffers for d in b.shape]
+    for s in statements(kernel.body):
+        match s:
+            case For():
+                mentioned.append(s.index.extent)
+            case Alloc():
+                mentioned.extend(s.buffer.shape)
+            case Store():
+                mentioned.extend(s.index)
+    for e in all_expressions(kernel.body):
+        match e:
+            case IndexValue():
+                mentioned.append(e.size)
+            case Load():
+                mentioned.extend(e.index)
+    return tuple(sorted(set().union(*map(symbols, mentioned))))
+
+
+def all_expressions(body: tuple[Stmt, ...]) -> list[Expr]:
+    """Every expression in `body`, each once, inner ones first."""
+    return expressions(e for s in statements(body) for e in operands(s))
+
+
+def operands(s: Stmt) -> Iterator[Expr]:
+    """The expressions that stand in a statement itself, those inside its indices and its extent too."""
+    sizes: tuple[Dim, ...] = ()
+    match s:
+        case Store():
+            yield s.value
+            sizes = s.index
+        case Let():
+            yield s.value
+        case If():
+            yield s.condition
+        case For():
+            sizes = (s.index.extent,)
+    yield from (a.x for d in sizes for a in atoms(d) if isinstance(a, Value))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """`grid` blocks of `block` threads, each block with `shared` bytes of dynamic shared memory.
+
+    The grid is in the kernel's named sizes; where one of its extents is 0 there is nothing to launch.
+    """
+
+    grid: tuple[Dim, Dim, Dim]
+    block: tuple[int, int, int]
+    shared: Dim = 0
+
+    def launch(self, values: dict[str, int]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+        """Grid, block and shared bytes where the named sizes have `values`."""
+        return tuple(evaluate(g, values) for g in self.grid), self.block, evaluate(self.shared, values)
+
+
+def geometry(kernel: Kernel) -> Geometry:
+    """Blocks, threads and dynamic shared bytes that the rendered kernel is to be launched with.
+
+    Raises CompileError if the kernel asks for more threads than a block can have.
+    """
+    loops = [s for s in statements(kernel.body) if isinstance(s, For)]
+    grid: dict[str, Dim] = dict.fromkeys(AXES, 1)
+    block: dict[str, int] = dict.fromkeys(AXES, 1)
+    for loop in loops:
+        extent = loop.index.extent
+        if loop.kind == "block":
+            grid[loop.axis] = extent if grid[loop.axis] == 1 else maximum(grid[loop.axis], extent)
+        elif loop.kind == "thread":
+            wanted = extent if isinstance(extent, int) and extent <= MOST_THREADS else THREADS
+            block[loop.axis] = max(block[loop.axis], wanted)
+    parallel = kernel.parallel
+    if parallel is not None:
+        if any(loop.kind in ("block", "thread") for loop in loops):
+            raise CompileError(f"{kernel.label}: a parallel loop is blocks of threads: no other may be there.")
+        extent = parallel.index.extent
+        block["x"] = min(THREADS, max(WARP, -(-extent // WARP) * WARP)) if isinstance(extent, int) else THREADS
+        grid["x"] = ceildiv(extent, block["x"])
+    threads = block["x"] * block["y"] * block["z"]
+    if threads > MOST_THREADS:
+        raise CompileError(f"{kernel.label}: {threads} threads in a block, of which {MOST_THREADS} is the most.")
+    shared: Dim = 0
+    for size in dynamic_shared(kernel).values():
+        shared = shared + size
+    return Geometry((grid["x"], grid["y"], grid["z"]), (block["x"], block["y"], block["z"]), shared)
+
+
+def dynamic_shared(kernel: Kernel) -> dict[Buffer, Dim]:
+    """Shared buffers that cannot be declared with a static extent, and their bytes rounded up to 16."""
+    found: dict[Buffer, Dim] = {}
+    static = 0
+    for s in statements(kernel.body):
+        if isinstance(s, Alloc) and s.buffer.space == "shared":
+            size = product(s.buffer.shape) * dtypes.named(s.buffer.dtype).bytes
+            if isinstance(size, int) and static + size <= STATIC_SHARED:
+                static += size
+            else:
+                found[s.buffer] = ceildiv(size, 16) * 16
+    return found

@@ -1,0 +1,47 @@
+"""What stands in front of every generated CUDA module. No header is included: each would cost seconds."""
+
+PRELUDE = r"""// In front of every generated module. Inline PTX stands here and nowhere else, each with a host twin.
+#define gn_device static __device__ __forceinline__
+
+gn_device long long gn_floordiv(long long a, long long b) { long long q = a / b; return q * b > a ? q - 1 : q; }
+gn_device long long gn_larger(long long a, long long b) { return a > b ? a : b; }
+template <class T> gn_device T gn_max(T a, T b) { return a > b || a != a ? a : b; }
+template <class T> gn_device T gn_min(T a, T b) { return a < b || a != a ? a : b; }
+template <class T, class F> gn_device T gn_bits(F x) {
+  static_assert(sizeof(T) == sizeof(F), "bits of another width");
+  T r; memcpy(&r, &x, sizeof r); return r;
+}
+
+#ifdef GN_HOST
+static unsigned short gn_half_bits(double x) {
+  unsigned short sign = signbit(x) ? 0x8000 : 0;
+  double a = fabs(x);
+  if (!(a < 65520.)) return sign | (a != a ? 0x7e00 : 0x7c00);
+  int e = a < 0x1p-14 ? -14 : ilogb(a);
+  return sign | (unsigned short)((a < 0x1p-14 ? 0 : e + 14) * 1024 + (int)rint(ldexp(a, 10 - e)));
+}
+static unsigned short gn_half_bits(float x) { return gn_half_bits((double)x); }
+static float gn_half_value(unsigned short h) {
+  int e = h >> 10 & 31, m = h & 1023;
+  float a = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1024.f + m, e - 25) : ldexpf((float)m, -24);
+  return h & 0x8000 ? -a : a;
+}
+#else
+gn_device unsigned short gn_half_bits(float x) {
+  unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x)); return h;
+}
+gn_device unsigned short gn_half_bits(double x) {
+  unsigned short h; asm("cvt.rn.f16.f64 %0, %1;" : "=h"(h) : "d"(x)); return h;
+}
+gn_device float gn_half_value(unsigned short h) {
+  float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h)); return x;
+}
+#endif
+struct __half {  // stored in 16 bits, computed in 32
+  unsigned short bits;
+  __half() = default;
+  __device__ __half(float x) : bits(gn_half_bits(x)) {}
+  __device__ __half(double x) : bits(gn_half_bits(x)) {}
+  __device__ operator float() const { return gn_half_value(bits); }
+};
+"""

@@ -1,0 +1,222 @@
+// Runs the threads of one block after another as fibers. A fiber runs until it ends or meets a barrier; blocks and
+// threads go in an order that the caller picks, so that a result which depends on the order shows.
+#include "device.h"
+#undef threadIdx
+#undef blockIdx
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <vector>
+
+#if defined(__x86_64__)
+// Save the registers that a call must keep, and the stack; take up those of another fiber.
+extern "C" void gn_switch(void **save, void *load);
+asm(R"(.text
+.globl gn_switch
+.type gn_switch,@function
+gn_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size gn_switch, .-gn_switch
+)");
+struct Context {
+  void *stack;
+  void prepare(char *base, size_t bytes, void (*body)()) {
+    void **top = (void **)((uintptr_t)(base + bytes - 64) & ~(uintptr_t)15);
+    *--top = nullptr;  // a return address for `body`, which never returns
+    *--top = (void *)body;
+    for (int k = 0; k < 6; k++) *--top = nullptr;
+    stack = top;
+  }
+  void enter(Context &from) { gn_switch(&from.stack, stack); }
+};
+#else
+#include <ucontext.h>
+struct Context {
+  ucontext_t state;
+  void prepare(char *base, size_t bytes, void (*body)()) {
+    getcontext(&state);
+    state.uc_stack.ss_sp = base, state.uc_stack.ss_size = bytes, state.uc_link = nullptr;
+    makecontext(&state, body, 0);
+  }
+  void enter(Context &from) { swapcontext(&from.state, &state); }
+};
+#endif
+
+namespace {
+enum State { READY, WAITING, ENDED };
+struct Fiber { gn_thread where; Context context; State state; unsigned line; };
+struct Array { char *data; size_t bytes; };
+
+const size_t STACK = 64 << 10, LIMIT = 227 << 10, RED = 64;
+const unsigned ARRAYS = 64;
+const unsigned char POISON = 0xff, CANARY = 0xa5;  // bytes of 0xff are a NaN in every float
+
+std::vector<Fiber> fibers;
+Context scheduler;
+Fiber *running;
+bool with_fibers;
+char *stacks, arena[LIMIT + (ARRAYS + 1) * (RED + 16)] __attribute__((aligned(256)));
+size_t used, asked;
+Array arrays[ARRAYS], dynamic;
+unsigned arrived;
+void (*entry)(void **);
+void **arguments;
+char message[400];
+sigjmp_buf escape;
+
+void fail(const char *what) {
+  gn_thread *t = gn_current;
+  if (t) snprintf(message, sizeof message, "%s (block %u,%u,%u thread %u,%u,%u)", what, t->block.x, t->block.y,
+                  t->block.z, t->thread.x, t->thread.y, t->thread.z);
+  else snprintf(message, sizeof message, "%s", what);
+  siglongjmp(escape, 1);
+}
+void fault(int, siginfo_t *info, void *) {
+  char what[100];
+  if (info->si_addr) snprintf(what, sizeof what, "access outside of every buffer, at %p", info->si_addr);
+  else snprintf(what, sizeof what, "misaligned vector access, or a null pointer");
+  fail(what);
+}
+void body() {
+  entry(arguments);
+  running->state = ENDED;
+  scheduler.enter(running->context);
+  __builtin_trap();
+}
+Array reserve(size_t bytes) {
+  asked += bytes;
+  if (asked > LIMIT) fail("more than 227 KiB of shared memory");
+  Array a = {arena + used, bytes};
+  memset(a.data, POISON, bytes);
+  memset(a.data + bytes, CANARY, RED);
+  used = (used + bytes + RED + 15) & ~(size_t)15;
+  return a;
+}
+void check(const Array &a, const char *what) {
+  if (a.data)
+    for (size_t i = 0; i < RED; i++)
+      if ((unsigned char)a.data[a.bytes + i] != CANARY) fail(what);
+}
+// 0 forward, 1 backward, else shuffled by that seed (xorshift, Marsaglia 2003)
+void arrange(std::vector<unsigned> &v, unsigned order) {
+  unsigned n = v.size();
+  for (unsigned i = 0; i < n; i++) v[i] = order == 1 ? n - 1 - i : i;
+  uint64_t s = order * 0x9e3779b97f4a7c15ull + 1;
+  for (unsigned i = n; order > 1 && i > 1; i--) {
+    s ^= s << 13, s ^= s >> 7, s ^= s << 17;
+    unsigned j = s % i, x = v[i - 1];
+    v[i - 1] = v[j], v[j] = x;
+  }
+}
+gn_index split(unsigned i, const unsigned *n) { return {i % n[0], i / n[0] % n[1], i / n[0] / n[1]}; }
+
+void run_fibers(const std::vector<unsigned> &turns) {
+  unsigned left = turns.size();
+  while (left) {
+    for (unsigned i : turns) {
+      Fiber &f = fibers[i];
+      if (f.state != READY) continue;
+      running = &f, gn_current = &f.where;
+      f.context.enter(scheduler);
+      left -= f.state == ENDED;
+    }
+    gn_current = nullptr;
+    if (!left) break;
+    // Nobody can go on: all that are left wait. It is a barrier only if nobody has ended and all are at one line.
+    unsigned line = 0;
+    char what[120];
+    for (unsigned i : turns)
+      if (fibers[i].state == WAITING) {
+        if (line && fibers[i].line != line) {
+          snprintf(what, sizeof what, "divergent barrier: threads of one block wait at lines %u and %u", line, fibers[i].line);
+          fail(what);
+        }
+        line = fibers[i].line;
+      }
+    if (arrived != turns.size()) {
+      snprintf(what, sizeof what, "deadlock: %u of %zu threads wait at the barrier of line %u", arrived, turns.size(), line);
+      fail(what);
+    }
+    arrived = 0;
+    for (unsigned i : turns) fibers[i].state = READY;
+  }
+}
+}  // namespace
+
+extern "C" {
+gn_thread *gn_current;
+const char *gn_message() { return message; }
+
+void gn_barrier(unsigned line) {
+  if (!with_fibers) fail("a barrier in a module that was loaded as having none");
+  arrived++;
+  running->line = line, running->state = WAITING;
+  scheduler.enter(running->context);
+}
+void *gn_shared_array(unsigned number, size_t bytes) {
+  if (number >= ARRAYS) fail("more than 64 shared arrays in one kernel");
+  if (!arrays[number].data) arrays[number] = reserve(bytes);
+  return arrays[number].data;
+}
+void *gn_shared_bytes() { return dynamic.data; }
+
+// Returns 0, or -1 and gn_message().
+int gn_launch(void (*kernel)(void **), void **args, const unsigned *grid, const unsigned *block, size_t shared,
+              unsigned order, int barriers) {
+  unsigned threads = block[0] * block[1] * block[2], blocks = grid[0] * grid[1] * grid[2];
+  entry = kernel, arguments = args, with_fibers = barriers, gn_current = nullptr;
+  std::vector<unsigned> turns(threads), block_turns(blocks);
+  arrange(turns, order), arrange(block_turns, order);
+  if (!stacks) {
+    void *p = mmap(nullptr, STACK * 1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return snprintf(message, sizeof message, "no memory for stacks"), -1;
+    stacks = (char *)p, fibers.resize(1024);
+  }
+  static char alternate[64 << 10];
+  stack_t ours = {alternate, 0, sizeof alternate}, theirs;
+  struct sigaction action, segv, bus;
+  memset(&action, 0, sizeof action);
+  action.sa_sigaction = fault, action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigaltstack(&ours, &theirs), sigaction(SIGSEGV, &action, &segv), sigaction(SIGBUS, &action, &bus);
+  int failed = sigsetjmp(escape, 1);
+  if (!failed) {
+    for (unsigned b : block_turns) {
+      used = asked = arrived = 0;
+      memset(arrays, 0, sizeof arrays);
+      dynamic = shared ? reserve(shared) : Array{nullptr, 0};
+      gn_thread where = {{0, 0, 0}, split(b, grid), {block[0], block[1], block[2]}, {grid[0], grid[1], grid[2]}};
+      if (with_fibers) {
+        for (unsigned i = 0; i < threads; i++) {
+          Fiber &f = fibers[i];
+          f.where = where, f.where.thread = split(i, block), f.state = READY;
+          f.context.prepare(stacks + i * STACK, STACK, body);
+        }
+        run_fibers(turns);
+      } else {
+        for (unsigned i : turns) where.thread = split(i, block), gn_current = &where, kernel(args);
+        gn_current = nullptr;
+      }
+      check(dynamic, "a write past the end of dynamic shared memory");
+      for (Array &a : arrays) check(a, "a write past the end of a shared array");
+    }
+  }
+  gn_current = nullptr;
+  sigaction(SIGSEGV, &segv, nullptr), sigaction(SIGBUS, &bus, nullptr), sigaltstack(&theirs, nullptr);
+  return failed ? -1 : 0;
+}
+}
