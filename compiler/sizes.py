@@ -8,13 +8,14 @@ sizes. A polynomial that is constant is a plain `int`, hence `Dim = int | Size`.
     (n + 1) * (n - 1)          -> n*n - 1
     floordiv(4 * n + 2, 4)     -> n
     coefficient(3 * n + 7, n)  -> 3
-Atoms are taken to be >= 0 in proofs of ranges; an Index also to be below its extent.
+Named sizes, indices and what gathers read are taken to be >= 0 in proofs, and an index to be below its extent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from math import gcd
 from typing import Any, Union
 
 from gnomon.compiler.interning import Interned
@@ -45,6 +46,11 @@ class Atom:
         """Smallest and largest value (None: not known)."""
         return 0, None
 
+    @property
+    def is_natural(self) -> bool:
+        """Surely >= 0."""
+        return True
+
     def __repr__(self) -> str:
         return self.name
 
@@ -56,6 +62,12 @@ class Symbol(Atom, metaclass=Interned):
 
     def __init__(self, name: str):
         self.name = name
+
+    def range(self) -> tuple[Dim, Dim | None]:
+        return Size.of(self), Size.of(self)
+
+    def __reduce__(self):
+        return Symbol, (self.name,)
 
 
 class Index(Atom, metaclass=Interned):
@@ -69,15 +81,52 @@ class Index(Atom, metaclass=Interned):
     def range(self) -> tuple[Dim, Dim | None]:
         return 0, self.extent - 1
 
+    def __reduce__(self):
+        return Index, (self.name, self.extent)
 
-class FloorDiv(Atom, metaclass=Interned):
-    """floor(a / b) where nothing simpler is known; b > 0."""
 
-    __slots__ = ("a", "b", "__weakref__")
+class Pair(Atom):
+    """An atom made of two sizes. What is known of its range is worked out once."""
+
+    __slots__ = ("a", "b", "_range", "_natural", "__weakref__")
 
     def __init__(self, a: Dim, b: Dim):
         self.a, self.b = a, b
-        self.name = f"({a})//{b}" if isinstance(b, int) else f"({a})//({b})"
+        self._range: tuple[Dim, Dim | None] | None = None
+        self._natural: bool | None = None
+
+    def inner(self):
+        return (*atoms(self.a), *atoms(self.b))
+
+    def range(self):
+        if self._range is None:
+            self._range = self._find_range()
+        return self._range
+
+    @property
+    def is_natural(self):
+        if self._natural is None:
+            self._natural = self._find_natural()
+        return self._natural
+
+    def _find_range(self) -> tuple[Dim, Dim | None]:
+        raise NotImplementedError(type(self).__name__)
+
+    def _find_natural(self) -> bool:
+        raise NotImplementedError(type(self).__name__)
+
+    def __reduce__(self):
+        return type(self), (self.a, self.b)
+
+
+class FloorDiv(Pair, metaclass=Interned):
+    """floor(a / b) where nothing simpler is known; b > 0."""
+
+    __slots__ = ()
+
+    def __init__(self, a: Dim, b: Dim):
+        super().__init__(a, b)
+        self.name = f"({_factor(a)}//{_factor(b)})"
 
     def evaluate(self, values):
         return evaluate(self.a, values) // evaluate(self.b, values)
@@ -85,23 +134,25 @@ class FloorDiv(Atom, metaclass=Interned):
     def substitute(self, change):
         return floordiv(substitute(self.a, change), substitute(self.b, change))
 
-    def inner(self):
-        return (*atoms(self.a), *atoms(self.b))
-
-    def range(self):
+    def _find_range(self):
         low, high = bounds(self.a)
         if isinstance(self.b, int):
-            return (low // self.b if isinstance(low, int) else 0), None if high is None else floordiv(high, self.b)
-        return 0, high
+            return floordiv(low, self.b), None if high is None else floordiv(high, self.b)
+        lower = 0 if non_negative(low) else low if non_negative(-low) else _VERY_LOW
+        upper = None if high is None else high if non_negative(high) else 0 if non_negative(-high) else None
+        return lower, upper
+
+    def _find_natural(self):
+        return non_negative(self.a)
 
 
-class Max(Atom, metaclass=Interned):
+class Max(Pair, metaclass=Interned):
     """The larger of two sizes."""
 
-    __slots__ = ("a", "b", "__weakref__")
+    __slots__ = ()
 
     def __init__(self, a: Dim, b: Dim):
-        self.a, self.b = a, b
+        super().__init__(a, b)
         self.name = f"max({a}, {b})"
 
     def evaluate(self, values):
@@ -110,8 +161,13 @@ class Max(Atom, metaclass=Interned):
     def substitute(self, change):
         return maximum(substitute(self.a, change), substitute(self.b, change))
 
-    def inner(self):
-        return (*atoms(self.a), *atoms(self.b))
+    def _find_range(self):
+        (low, high), (other_low, other_high) = bounds(self.a), bounds(self.b)
+        upper = None if high is None or other_high is None else maximum(high, other_high)
+        return maximum(low, other_low), upper
+
+    def _find_natural(self):
+        return non_negative(self.a) or non_negative(self.b)
 
 
 class Size:
@@ -138,6 +194,9 @@ class Size:
             return kept[0][1]
         kept.sort(key=lambda t: (-len(t[0]), [a.name for a in t[0]]))
         return Size(tuple(kept))
+
+    def __reduce__(self):
+        return Size, (self.terms,)  # not the hash: strings hash differently in every process
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Size) and self.terms == other.terms)
@@ -204,7 +263,8 @@ class Size:
     @cached_property
     def _text(self) -> str:
         parts = []
-        for m, c in self.terms:
+        first = next((t for t in self.terms if t[1] > 0), self.terms[0])  # n - m reads better than -m + n
+        for m, c in (first, *(t for t in self.terms if t is not first)):
             body = "*".join(a.name for a in m)
             number = str(abs(c)) if not body or abs(c) != 1 else ""
             parts.append((" - " if c < 0 else " + ") + "*".join(p for p in (number, body) if p))
@@ -281,40 +341,77 @@ def coefficient(size: Dim, atom: Atom) -> Dim | None:
     return Size.build(total)
 
 
+_VERY_LOW = -(10**18)
+
+
 def bounds(size: Dim) -> tuple[Dim, Dim | None]:
-    """A lower and an upper bound of `size` (None: none known) from the ranges of its atoms."""
+    """A lower and an upper bound of `size` from the ranges of its atoms, with no index in them.
+
+    Where no lower bound is known it is -10**18, where no upper one is known None.
+    """
     if isinstance(size, int):
         return size, size
-    low: Dim | None = 0
-    high: Dim | None = 0
+    found = _take_remainder(size)
+    if found is not None:
+        rest, top = found
+        low, high = bounds(rest)
+        return low, None if high is None else high + top
+    lower: Dim | None = 0
+    upper: Dim | None = 0
     for monomial, c in size.terms:
-        small: Dim = 1
-        large: Dim | None = 1
+        small, large = _range_of_product(monomial)
+        if c < 0:
+            small, large = large, small
+        lower = None if lower is None or small is None else lower + c * small
+        upper = None if upper is None or large is None else upper + c * large
+    return _VERY_LOW if lower is None else lower, upper
+
+
+def _range_of_product(monomial: Monomial) -> tuple[Dim | None, Dim | None]:
+    """Bounds of a product of atoms."""
+    if len(monomial) == 1:
+        return monomial[0].range()
+    if not all(a.is_natural for a in monomial):
+        return None, None
+    small: Dim = 1
+    large: Dim | None = 1
+    for atom in monomial:
+        low, high = atom.range()
+        small = small * (low if _plainly_natural(low) else 0)
+        large = None if large is None or high is None else large * high
+    return small, large
+
+
+def _take_remainder(size: Size) -> tuple[Dim, Dim] | None:
+    """`size` = rest + something between 0 and top, where k * (a - b * floor(a / b)) is part of it; else None."""
+    for monomial, c in size.terms:
+        if len(monomial) == 1 and c < 0 and isinstance(atom := monomial[0], FloorDiv):
+            factor = coefficient(size, atom)
+            if isinstance(factor, int) and isinstance(atom.b, int) and factor % atom.b == 0:
+                times = -factor // atom.b
+                return size - times * (atom.a - atom.b * Size.of(atom)), times * (atom.b - 1)
         for atom in monomial:
-            a, b = atom.range()
-            small = small * (a if isinstance(a, int) and a >= 0 else 0)
-            large = None if large is None or b is None else large * b
-        one, other = (small, large) if c > 0 else (large, small)
-        low = None if low is None or one is None else low + c * one
-        high = None if high is None or other is None else high + c * other
-    if low is None or not non_negative(low):
-        low = low if isinstance(low, int) else -(10**18)
-    return low, high
+            if isinstance(atom, FloorDiv) and isinstance(atom.b, Size) and coefficient(size, atom) == -atom.b:
+                return size - (atom.a - atom.b * Size.of(atom)), atom.b - 1
+    return None
+
+
+def _plainly_natural(size: Dim) -> bool:
+    """Surely >= 0, by the signs alone."""
+    if isinstance(size, int):
+        return size >= 0
+    return all(c >= 0 and all(a.is_natural for a in monomial) for monomial, c in size.terms)
 
 
 def non_negative(size: Dim) -> bool:
     """True if `size` is surely >= 0 for all values of its atoms."""
-    if isinstance(size, int):
-        return size >= 0
-    return all(c >= 0 for _, c in size.terms)
+    return _plainly_natural(size) or _plainly_natural(bounds(size)[0])
 
 
 def below(size: Dim, limit: Dim) -> bool:
     """True if 0 <= size < limit surely."""
     low, high = bounds(size)
-    if not non_negative(low) or high is None:
-        return False
-    return non_negative(limit - 1 - high)
+    return high is not None and _plainly_natural(limit - 1 - high) and (_plainly_natural(low) or _plainly_natural(size))
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:
@@ -323,30 +420,73 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         return a // b
     if b == 1 or a == 0:
         return a
-    if isinstance(b, int):
-        b_monomial: Monomial = ()
-        b_number = b
-    elif len(b.terms) == 1 and b.terms[0][1] > 0:
-        b_monomial, b_number = b.terms[0]
-    else:
-        quotient = 1 if a == b else 0 if below(a, b) else None
-        return Size.of(FloorDiv(a, b)) if quotient is None else quotient
+    if below(a, b):
+        return 0
+    if isinstance(b, Size) and (len(b.terms) > 1 or b.terms[0][1] < 0):
+        return _divide_by_sum(a, b)
+    b_monomial, b_number = b.terms[0] if isinstance(b, Size) else ((), b)
     whole: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}
-    for monomial, c in a.terms if isinstance(a, Size) else ((((), a)),):
+    for monomial, c in _terms(a):
         left = _without(monomial, b_monomial)
-        if left is None or (c % b_number and monomial != ()):
+        if left is None:
             rest[monomial] = c
-        elif c % b_number:  # a constant over a number: 7 = 1 * 4 + 3
-            whole[()] = whole.get((), 0) + c // b_number
-            rest[()] = c % b_number
-        else:
-            whole[left] = whole.get(left, 0) + c // b_number
-    remainder = Size.build(rest)
-    outside = Size.build(whole)
-    if below(remainder, b):
+        else:  # c * m / b = q * m / ... + r * m / b with 0 <= r < b: what stays under the division has no minus
+            whole[left], rest[monomial] = divmod(c, b_number)
+    outside, remainder = Size.build(whole), Size.build(rest)
+    if remainder == 0 or below(remainder, b):
         return outside
-    return outside + Size.of(FloorDiv(remainder, b))
+    return outside + _floordiv_atom(remainder, b_monomial, b_number)
+
+
+def _floordiv_atom(a: Dim, b_monomial: Monomial, b_number: int) -> Dim:
+    """floor(a / b) as one atom, in lowest terms: (4*n + 1)//6 -> (2*n)//3, ((n//4) + 1)//3 -> (n + 4)//12."""
+    variable = [(m, c) for m, c in _terms(a) if m]
+    constant = next((c for m, c in _terms(a) if not m), 0)
+    if len(variable) == 1 and variable[0][1] == 1 and len(variable[0][0]) == 1:
+        inner = variable[0][0][0]
+        if isinstance(inner, FloorDiv):  # floor(floor(x / y) / z) = floor(x / (y * z))
+            return floordiv(inner.a + constant * inner.b, inner.b * _size((b_monomial, b_number)))
+    common = gcd(b_number, *(c for _, c in variable))
+    if common > 1:
+        smaller = Size.build({m: c // common for m, c in variable} | {(): constant // common})
+        return floordiv(smaller, _size((b_monomial, b_number // common)))
+    return Size.of(FloorDiv(a, _size((b_monomial, b_number))))
+
+
+def _divide_by_sum(a: Dim, b: Size) -> Dim:
+    """floor(a / b) for a sum b: long division, taken only if its remainder is surely between 0 and b."""
+    lead, number = b.terms[0]
+    whole: Dim = 0
+    remainder = a
+    while isinstance(remainder, Size):
+        for monomial, c in remainder.terms:
+            left = _without(monomial, lead)
+            if left is not None and c % number == 0:
+                quotient = _size((left, c // number))
+                whole, remainder = whole + quotient, remainder - quotient * b
+                break
+        else:
+            break
+    return whole if remainder == 0 or below(remainder, b) else Size.of(FloorDiv(a, b))
+
+
+def _terms(size: Dim) -> tuple[tuple[Monomial, int], ...]:
+    return size.terms if isinstance(size, Size) else (((), size),) if size else ()
+
+
+def _size(term: tuple[Monomial, int]) -> Dim:
+    return Size.build(dict([term]))
+
+
+def _factor(size: Dim) -> str:
+    """The text of a size as an operand."""
+    match size:
+        case int():
+            return str(size) if size >= 0 else f"({size})"
+        case Size(terms=(((_,), 1),)):
+            return str(size)
+    return f"({size})"
 
 
 def modulo(a: Dim, b: Dim) -> Dim:
