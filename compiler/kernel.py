@@ -289,22 +289,6 @@ def atom_of(index: Size) -> Index:
     return atom
 
 
-def guard(x: Expr, condition: Expr) -> Expr:
-    """`x` with nothing read where `condition` is false: there its value means nothing and must not be used."""
-    both = lambda mask: condition if mask is None else Apply(_logical_and(), (mask, condition))
-
-    def masked(e: Expr) -> Expr | None:
-        return Load(e.buffer, e.index, both(e.mask)) if isinstance(e, Load) else None
-
-    return rewrite(x, masked)
-
-
-def _logical_and() -> ScalarFn:
-    from gnomon.compiler.ops.scalar import scalar  # the table needs this module's classes
-
-    return scalar("logical_and")
-
-
 # ---- statements
 
 

@@ -279,11 +279,23 @@ class Pad(Op):
             if high != 0 or between:
                 inside = Apply(both, (inside, _compare("less", at, have)))
             place.append(at)
-        return Apply(scalar("where"), (inside, kernel.guard(x(*place), inside), value()))
+        return Apply(scalar("where"), (inside, _guard(x(*place), inside), value()))
 
 
 def _compare(name: str, a: Dim, b: Dim) -> kernel.Expr:
     return Apply(scalar(name), (IndexValue("int64", a), IndexValue("int64", b)))
+
+
+def _guard(x: kernel.Expr, condition: kernel.Expr) -> kernel.Expr:
+    """`x` with nothing read where `condition` is false: there its value means nothing and must not be used."""
+    both = scalar("logical_and")
+
+    def masked(e: kernel.Expr) -> kernel.Expr | None:
+        if not isinstance(e, kernel.Load):
+            return None
+        return kernel.Load(e.buffer, e.index, condition if e.mask is None else Apply(both, (e.mask, condition)))
+
+    return kernel.rewrite(x, masked)
 
 
 @dataclass(frozen=True)
@@ -330,7 +342,7 @@ class Concat(Op):
             inside = _compare("less", index[self.axis], end)
             if start != 0:
                 inside = Apply(scalar("logical_and"), (_compare("greater_equal", index[self.axis], start), inside))
-            value = kernel.guard(x(*place), inside)
+            value = _guard(x(*place), inside)
             result = value if result is None else Apply(scalar("where"), (inside, value, result))
         return result
 
