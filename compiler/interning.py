@@ -4,8 +4,12 @@ Keys hold only strings, integers, sizes, ops and other interned objects. Python'
 (1 == 1.0 == True, 0.0 == -0.0, nan != nan): a class with number fields overrides `key` and keys them by bit pattern.
 """
 
+from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
+
+
+_lock = RLock()  # reentrant: what is freed while it is held may build nodes of its own
 
 
 class Interned(type):
@@ -22,7 +26,8 @@ class Interned(type):
         found = cls._living.get(key)
         if found is None:
             made = super().__call__(*fields)
-            found = cls._living.setdefault(key, made)
+            with _lock:  # WeakValueDictionary.setdefault looks and stores in two steps
+                found = cls._living.setdefault(key, made)
         return found
 
     def key(cls, *fields) -> tuple:
