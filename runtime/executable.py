@@ -1,0 +1,392 @@
+"""A program on the CPU with its variables: called with arrays, returns arrays.
+
+What depends only on the shapes of the inputs (the values of sizes, the shapes of outputs, where temporaries lie) is
+worked out at the first call with these shapes and remembered as a `Plan`. A later call fills in the addresses of inputs
+and fresh outputs and enters the program, without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
+from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Slot, Step
+from gnomon.compiler.sizes import Dim, evaluate, symbols
+from gnomon.runtime import arena, cpu, library
+from gnomon.runtime.buffer import Buffer, address_of, aligned
+
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_PARALLEL = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
+)
+
+
+@dataclass(eq=False)
+class Plan:
+    """What one set of input shapes decides.
+
+    sizes      value of each symbolic size
+    shapes     of every slot
+    values     the sizes as the program reads them
+    table      an address per slot; those of inputs and outputs are filled in at each call
+    offsets    where each temporary lies in the arena of `bytes` bytes
+    """
+
+    sizes: dict[str, int]
+    shapes: tuple[tuple[int, ...], ...]
+    values: Any
+    table: Any
+    offsets: dict[int, int]
+    bytes: int
+
+
+class Observer:
+    """What a stepwise run tells about each step that does something; the parts of a loop one by one."""
+
+    def before(self, step: Step, arrays: Arrays) -> None:
+        """`step` will run next."""
+
+    def after(self, step: Step, arrays: Arrays, nanoseconds: int) -> None:
+        """`step` has run, and took so long."""
+
+
+class Arrays:
+    """The slots of one call as arrays, made when asked for: `arrays[slot]` is the memory itself."""
+
+    def __init__(self, plan: Plan, slots: tuple[Slot, ...], table: Any):
+        self.plan, self._slots, self._table = plan, slots, table
+        self._made: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, slot: int) -> np.ndarray:
+        if slot not in self._made:
+            self._made[slot] = library.view(self._table[slot] or 0, self.plan.shapes[slot], self._slots[slot].dtype)
+        return self._made[slot]
+
+    def address(self, slot: int) -> int:
+        return self._table[slot] or 0
+
+
+class Executable:
+    """A compiled function on the CPU.
+
+    program     what to run
+    variables   buffers in the order of `program.variables`
+    loaded      its machine code, and how it came into memory
+    Raises ArgumentError if a buffer is not of its slot's shape and dtype, CompileError if the code cannot be had.
+    """
+
+    def __init__(self, program: Program, variables: Sequence[Buffer] = ()):
+        self.program, self.variables = program, list(variables)
+        self.loaded = cpu.load(program)
+        self._enter = _ENTRY(self.loaded.entry)
+        self._parallel = cpu.parallel()
+        self._lock = threading.Lock()
+        self._arena = np.empty(0, np.uint8)
+        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
+        self._dtypes = [dtypes.named(program.slots[s].dtype).numpy for s in program.inputs]
+        self._owners = [self._owner(i) for i in range(len(program.slots))]
+        self._fixed = self._fixed_addresses()
+        seen: set[int] = set()
+        self._fresh: list[bool] = []  # per output: the program writes it into memory that is the caller's from then on
+        for slot in program.outputs:
+            self._fresh.append(program.slots[slot].kind == "output" and self._owners[slot] == slot and slot not in seen)
+            seen.add(slot)
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Run on `arrays`, one per input, of exactly the inputs' dtypes. Returns the outputs, fresh arrays.
+
+        Raises DataError if an array does not fit, naming the input.
+        """
+        given, plan = self._plan(arrays)
+        if not self._lock.acquire(blocking=False):  # another thread is in here: take other memory than it has
+            return self._run(plan, given, aligned((plan.bytes,), "uint8", zero=False))
+        try:
+            return self._run(plan, given, self._arena)
+        finally:
+            self._lock.release()
+
+    def memory(self, sizes: dict[str, int]) -> int:
+        """Bytes of temporary memory that a call takes with these values of the symbolic sizes."""
+        return self._lay_out(self._shapes(sizes))[1]
+
+    def run_stepwise(self, arrays: Sequence[np.ndarray], observer: Observer) -> list[np.ndarray]:
+        """Run as `__call__` does, but step by step from Python, telling `observer` of each step.
+
+        Temporaries begin as NaN (all bits set), so that reading what was never written shows.
+        """
+        given, plan = self._plan(arrays)
+        memory = aligned((plan.bytes,), "uint8", zero=False)
+        memory.fill(0xFF)
+        table, results = self._bind(plan, given, memory)
+        slots = Arrays(plan, self.program.slots, table)
+        self._steps(self.program.steps, slots, observer)
+        return self._results(results, slots)
+
+    # ---- at every call
+
+    def _run(self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray) -> list[np.ndarray]:
+        table, results = self._bind(plan, given, memory)
+        status = self._enter(table, plan.values, self._parallel)
+        if status:
+            raise library.failure() or DeviceError(f"The program {self.program.name!r} ended with status {status}.")
+        return self._results(results, Arrays(plan, self.program.slots, table))
+
+    def _bind(
+        self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray
+    ) -> tuple[Any, list[np.ndarray | None]]:
+        """The addresses of all slots for one call, and its fresh outputs."""
+        table = type(plan.table).from_buffer_copy(plan.table)
+        if memory is not self._arena and plan.offsets:
+            self._place(plan, table, memory)
+        for slot, array in zip(self.program.inputs, given, strict=True):
+            table[slot] = address_of(array)
+        results: list[np.ndarray | None] = []
+        for slot, fresh in zip(self.program.outputs, self._fresh, strict=True):
+            result = None
+            if fresh:
+                result = np.empty(plan.shapes[slot], dtypes.named(self.program.slots[slot].dtype).numpy)
+                table[slot] = address_of(result)
+            results.append(result)
+        for slot, owner in enumerate(self._owners):
+            if owner != slot:
+                table[slot] = table[owner]
+        return table, results
+
+    def _results(self, results: list[np.ndarray | None], slots: Arrays) -> list[np.ndarray]:
+        """The outputs: those in memory that is not the caller's (variables, inputs) are copied."""
+        return [
+            slots[slot].copy() if result is None else result
+            for slot, result in zip(self.program.outputs, results, strict=True)
+        ]
+
+    # ---- at the first call with some shapes
+
+    def _plan(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Plan]:
+        """The arrays, made contiguous, and what their shapes decide."""
+        program = self.program
+        if len(arrays) != len(program.inputs):
+            names = ", ".join(program.slots[s].name for s in program.inputs)
+            raise DataError(
+                f"{program.name!r} takes {len(program.inputs)} arrays ({names}), but {len(arrays)} were given."
+            )
+        given = []
+        for slot, array, dtype in zip(program.inputs, arrays, self._dtypes, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                raise DataError(
+                    f"Input {program.slots[slot].name!r} of {program.name!r} needs {_type(program.slots[slot])}, "
+                    f"but {_described(array)} was given."
+                )
+            if not (array.flags.c_contiguous and array.flags.aligned):
+                array = array.copy(order="C")
+            given.append(array)
+        key = tuple([a.shape for a in given])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._make_plan(key)
+        return given, plan
+
+    def _make_plan(self, given: tuple[tuple[int, ...], ...]) -> Plan:
+        sizes = self._bind_sizes(given)
+        shapes = self._shapes(sizes)
+        offsets, size = self._lay_out(shapes)
+        values = (ctypes.c_int64 * max(1, len(sizes)))(*(sizes[name] for name in self.program.sizes))
+        table = (ctypes.c_void_p * max(1, len(shapes)))(*self._fixed)
+        plan = Plan(sizes, shapes, values, table, offsets, size)
+        with self._lock:  # a running call may be using the arena; what it uses lives on in its frame
+            if size > self._arena.nbytes:
+                self._arena = aligned((size,), "uint8", zero=False)
+                for other in self._plans.values():
+                    self._place(other, other.table, self._arena)
+            self._place(plan, plan.table, self._arena)
+            self._plans[given] = plan
+        return plan
+
+    def _place(self, plan: Plan, table: Any, memory: np.ndarray) -> None:
+        """Put the temporaries into `memory`."""
+        base = address_of(memory)
+        for slot, offset in plan.offsets.items():
+            table[slot] = base + offset
+
+    def _bind_sizes(self, given: tuple[tuple[int, ...], ...]) -> dict[str, int]:
+        """The values of the symbolic sizes. Raises DataError if a shape does not fit its input."""
+        program = self.program
+        for slot, shape in zip(program.inputs, given, strict=True):
+            wanted = program.slots[slot].shape
+            if len(wanted) != len(shape):
+                raise self._misfit(slot, shape, f"{len(wanted)} dimensions are needed, not {len(shape)}")
+        sizes = {
+            name: given[number][axis] for name, (number, axis) in zip(program.sizes, program.bindings, strict=True)
+        }
+        for slot, shape in zip(program.inputs, given, strict=True):
+            for axis, (dim, found) in enumerate(zip(program.slots[slot].shape, shape, strict=True)):
+                value = evaluate(dim, sizes)
+                if value != found:
+                    which = "" if isinstance(dim, int) else f" ({dim}, with {self._origin(dim, given)})"
+                    raise self._misfit(slot, shape, f"axis {axis} must be {value}{which}, not {found}")
+        for check in program.checks:
+            left, right = evaluate(check.left, sizes), evaluate(check.right, sizes)
+            if left != right:
+                raise DataError(f"{check.message} ({check.left} is {left}, {check.right} is {right})")
+        return sizes
+
+    def _misfit(self, slot: int, shape: tuple[int, ...], reason: str) -> DataError:
+        wanted = self.program.slots[slot]
+        return DataError(
+            f"Input {wanted.name!r} of {self.program.name!r} needs {_type(wanted)}, "
+            f"but an array of shape {shape} was given: {reason}."
+        )
+
+    def _origin(self, dim: Dim, given: tuple[tuple[int, ...], ...]) -> str:
+        """Where the values of the sizes in `dim` come from."""
+        parts = []
+        for name, (number, axis) in zip(self.program.sizes, self.program.bindings, strict=True):
+            if name in symbols(dim):
+                source = self.program.slots[self.program.inputs[number]].name
+                parts.append(f"{name} = {given[number][axis]} from axis {axis} of {source!r}")
+        return " and ".join(parts)
+
+    def _shapes(self, sizes: dict[str, int]) -> tuple[tuple[int, ...], ...]:
+        known: dict[Dim, int] = {}
+
+        def value(dim: Dim) -> int:
+            if isinstance(dim, int):
+                return dim
+            if dim not in known:
+                known[dim] = evaluate(dim, sizes)
+            return known[dim]
+
+        return tuple(tuple(value(d) for d in slot.shape) for slot in self.program.slots)
+
+    def _lay_out(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[dict[int, int], int]:
+        """Offsets of the temporaries in the arena, and its bytes."""
+        end = len(self.program.steps)
+        lives: dict[int, tuple[int, int]] = {}
+        for number, slot in enumerate(self.program.slots):
+            owner = self._owners[number]
+            if self.program.slots[owner].kind == "temporary":
+                first, last = (0, end) if slot.first < 0 or slot.last < 0 else (slot.first, slot.last)
+                if number in self.program.outputs:
+                    last = end  # copied when all has run
+                known = lives.get(owner, (first, last))
+                lives[owner] = min(first, known[0]), max(last, known[1])
+        size = [_bytes(shapes[s], self.program.slots[s].dtype) for s in lives]
+        offsets, total = arena.layout(size, list(lives.values()))
+        return dict(zip(lives, offsets, strict=True)), total
+
+    # ---- once
+
+    def _owner(self, slot: int) -> int:
+        """The slot whose memory this slot is."""
+        while self.program.slots[slot].alias >= 0:
+            slot = self.program.slots[slot].alias
+        return slot
+
+    def _fixed_addresses(self) -> list[int | None]:
+        """Addresses of variables and constants, which stay; None for other slots."""
+        program = self.program
+        if len(self.variables) != len(program.variables):
+            raise ArgumentError(
+                f"{program.name!r} has {len(program.variables)} variables, but {len(self.variables)} buffers came."
+            )
+        fixed: list[int | None] = [None] * len(program.slots)
+        for (number, _), buffer in zip(program.variables, self.variables, strict=True):
+            slot = program.slots[number]
+            if (buffer.shape, buffer.dtype) != (slot.shape, slot.dtype):
+                raise ArgumentError(f"The variable {slot.name!r} needs {_type(slot)}, but its buffer is {buffer!r}.")
+            fixed[number] = buffer.address
+        self._constants = []
+        for number, data in program.constants:
+            slot = program.slots[number]
+            constant = aligned(tuple(evaluate(d, {}) for d in slot.shape), slot.dtype, zero=False)
+            constant.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+            self._constants.append(constant)
+            fixed[number] = address_of(constant)
+        return fixed
+
+    # ---- step by step
+
+    def _steps(self, steps: tuple[Step, ...], slots: Arrays, observer: Observer) -> None:
+        sizes = slots.plan.sizes
+        for step in steps:
+            match step:
+                case Repeat():
+                    count = evaluate(step.count, sizes)
+                    for i in range(count):
+                        slots[step.counter][...] = count - 1 - i if step.reverse else i
+                        self._steps(step.steps, slots, observer)
+                        if step.until >= 0 and slots[step.until]:
+                            break
+                case Branch():
+                    self._steps(step.then if slots[step.condition] else step.orelse, slots, observer)
+                case _:
+                    run = self._action(step, slots)
+                    observer.before(step, slots)
+                    began = time.perf_counter_ns()
+                    run()
+                    observer.after(step, slots, time.perf_counter_ns() - began)
+
+    def _action(self, step: Step, slots: Arrays) -> Callable[[], Any]:
+        """What runs one step, with all that can be prepared done."""
+        match step:
+            case Launch():
+                sizes = slots.plan.sizes
+                buffers = (ctypes.c_void_p * max(1, len(step.buffers)))(*map(slots.address, step.buffers))
+                values = (ctypes.c_int64 * max(1, len(step.sizes)))(*(evaluate(d, sizes) for d in step.sizes))
+                if step.kernel not in self.loaded.symbols:
+                    raise DeviceError(f"The kernel {step.kernel!r} of {self.program.name!r} is not in its sources.")
+                kernel, extent = self.loaded.symbols[step.kernel], evaluate(step.extent, sizes)
+                if self._parallel:
+                    share, work = _PARALLEL(self._parallel), evaluate(step.work, sizes)
+                    return lambda: share(kernel, buffers, values, extent, work)
+                alone = _KERNEL(kernel)
+                return lambda: alone(buffers, values, 0, extent)
+            case Copy():
+                count = slots[step.source].nbytes
+                return lambda: ctypes.memmove(slots.address(step.target), slots.address(step.source), count)
+            case Library():
+                inputs, outputs = [slots[i] for i in step.inputs], [slots[i] for i in step.outputs]
+                return lambda: library.call(step.name, inputs, outputs)
+        raise AssertionError(step)
+
+
+def accept(array: Any, slot: Slot) -> np.ndarray:
+    """Anything array-like as an input for `slot`: its dtype is changed if no value can be lost by it in kind.
+
+    Raises DataError if it would lose more than precision: text, complex numbers, floats for an integer input.
+    """
+    given = np.asarray(array)
+    wanted = dtypes.named(slot.dtype).numpy
+    if given.dtype == wanted:
+        return given
+    if not np.can_cast(given.dtype, wanted, "same_kind"):
+        raise DataError(
+            f"Input {slot.name!r} needs {_type(slot)}, but {_described(given)} was given, "
+            f"which cannot become {slot.dtype} without losing values: convert it with .astype({slot.dtype!r})."
+        )
+    return given.astype(wanted)
+
+
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    count = dtypes.named(dtype).bytes
+    for extent in shape:
+        count *= extent
+    return count
+
+
+def _type(slot: Slot) -> str:
+    return f"{slot.dtype}[{', '.join(map(str, slot.shape))}]"
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,286 @@
+"""The threads that share a launch: a pool written in LLVM IR, one per process.
+
+`text()` is a module that defines
+
+    void PARALLEL(ptr kernel, ptr buffers, ptr sizes, int64 extent, int64 work)
+
+which runs kernel(buffers, sizes, begin, end) over chunks that together are [0, extent); `work` is about how many
+nanoseconds the whole takes on one core. Iterations are independent, so neither the number of threads nor that of
+chunks changes a result.
+
+One job at a time. Chunks are claimed by an atomic count-down and completion is counted per chunk, so that the caller
+finishes alone if workers are asleep, descheduled or, in a forked child, gone. A worker that comes late claims either
+nothing or a chunk of whatever job is live by then: both are right, and the fields of a job cannot change while a chunk
+of it is unfinished. A launch runs serially on its caller if it is too small, if another thread's job is in progress, or
+if it was started by a kernel. Workers are started by the first launch that can use them. Idle ones spin for about 50 us
+and then sleep on a futex; waking one costs its waker 15 to 40 us, so it is done only for launches large enough.
+A caller that waits for the last chunks spins as long and then yields its core, since the worker may need just that one.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+SERIAL = 10_000
+"""Nanoseconds of work below which a launch is not shared, even if workers are awake."""
+
+WAKE = 150_000
+"""Nanoseconds of work below which sleeping workers are left asleep."""
+
+CHUNK = 5_000
+"""Nanoseconds of work that a chunk should have at least."""
+
+CHUNKS_PER_THREAD = 4
+"""Chunks are claimed as threads become free, so several per thread even out what one core loses to other processes."""
+
+SPIN = 125_000
+"""Ticks of the cycle counter that an idle worker, or a caller waiting for one, spins: 50 us at 2.5 GHz."""
+
+PARALLEL, RESET, STATE = "gnomon.parallel", "gnomon.pool_reset", "gnomon.pool_state"
+"""What the module defines: the launcher; void RESET(), for a forked child; int64 STATE(int64), for tests: workers
+started (0), workers asleep (1), jobs that were shared (2)."""
+
+
+def supported() -> bool:
+    """Whether the pool runs here; elsewhere every launch is serial."""
+    return sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
+
+
+def text(threads: int) -> str:
+    """The module, for `threads` threads: the caller and its workers."""
+    return _TEMPLATE.format(
+        parallel=PARALLEL,
+        reset=RESET,
+        state=STATE,
+        workers=threads - 1,
+        serial=SERIAL,
+        wake=WAKE,
+        chunk=CHUNK,
+        chunks=CHUNKS_PER_THREAD * threads,
+        spin=SPIN,
+    )
+
+
+# Each field that threads write is on a cache line of its own, or every claim would stall the spinning workers.
+_TEMPLATE = """\
+@left = internal global i64 0, align 128
+@unfinished = internal global i64 0, align 128
+@generation = internal global i32 0, align 128
+@asleep = internal global i32 0, align 128
+@busy = internal global i32 0, align 128
+@started = internal global i64 0, align 8
+@shared = internal global i64 0, align 8
+@kernel = internal global ptr null, align 128
+@buffers = internal global ptr null, align 8
+@sizes = internal global ptr null, align 8
+@extent = internal global i64 0, align 8
+@count = internal global i64 1, align 8
+
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sched_yield()
+declare i64 @syscall(i64, ...)
+declare i64 @llvm.readcyclecounter()
+declare i64 @llvm.umin.i64(i64, i64)
+declare void @llvm.x86.sse2.pause()
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+
+; claim and run chunks until none is left; whether any was seen
+define internal i1 @take() nounwind {{
+entry:
+  %waiting = load atomic i64, ptr @left monotonic, align 8     ; a load first: spinning must not write to the line
+  %any = icmp sgt i64 %waiting, 0
+  br i1 %any, label %claim, label %none
+claim:
+  %ticket = atomicrmw sub ptr @left, i64 1 acquire
+  %mine = icmp sgt i64 %ticket, 0
+  br i1 %mine, label %run, label %some
+run:
+  %f = load ptr, ptr @kernel
+  %b = load ptr, ptr @buffers
+  %s = load ptr, ptr @sizes
+  %n = load i64, ptr @extent
+  %k = load i64, ptr @count
+  %i = sub i64 %k, %ticket
+  %j = add i64 %i, 1
+  %whole = udiv i64 %n, %k                                     ; the first n mod k chunks have one iteration more;
+  %rest = urem i64 %n, %k                                      ; i * n / k would overflow for large extents
+  %begin0 = mul i64 %i, %whole
+  %begin1 = call i64 @llvm.umin.i64(i64 %i, i64 %rest)
+  %begin = add i64 %begin0, %begin1
+  %end0 = mul i64 %j, %whole
+  %end1 = call i64 @llvm.umin.i64(i64 %j, i64 %rest)
+  %end = add i64 %end0, %end1
+  call void %f(ptr %b, ptr %s, i64 %begin, i64 %end)
+  %u = atomicrmw sub ptr @unfinished, i64 1 release
+  %again = load atomic i64, ptr @left monotonic, align 8
+  %more = icmp sgt i64 %again, 0
+  br i1 %more, label %claim, label %some
+some:
+  ret i1 true
+none:
+  ret i1 false
+}}
+
+define internal ptr @worker(ptr %unused) nounwind {{
+entry:
+  br label %awake
+awake:
+  %g = load atomic i32, ptr @generation seq_cst, align 4
+  %t0 = call i64 @llvm.readcyclecounter()
+  br label %spin
+spin:
+  %worked = call i1 @take()
+  br i1 %worked, label %awake, label %idle
+idle:
+  call void @llvm.x86.sse2.pause()
+  %t1 = call i64 @llvm.readcyclecounter()
+  %dt = sub i64 %t1, %t0
+  %patient = icmp ult i64 %dt, {spin}
+  br i1 %patient, label %spin, label %sleep
+sleep:                                                         ; futex(FUTEX_WAIT_PRIVATE): at once if a job came
+  %a0 = atomicrmw add ptr @asleep, i32 1 seq_cst
+  %r = call i64 (i64, ...) @syscall(i64 202, ptr @generation, i32 128, i32 %g, ptr null)
+  %a1 = atomicrmw sub ptr @asleep, i32 1 seq_cst
+  br label %awake
+}}
+
+; with @busy held: start the workers, deaf to signals, which belong to Python's thread. Fewer may start than wanted.
+define internal void @start() nounwind noinline {{
+entry:
+  %id = alloca i64
+  %all = alloca [128 x i8], align 8
+  %old = alloca [128 x i8], align 8
+  call void @llvm.memset.p0.i64(ptr %all, i8 -1, i64 128, i1 false)
+  %m0 = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %old)
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i1, %made ]
+  %more = icmp slt i64 %i, {workers}
+  br i1 %more, label %create, label %done
+create:
+  %r = call i32 @pthread_create(ptr %id, ptr null, ptr @worker, ptr null)
+  %ok = icmp eq i32 %r, 0
+  br i1 %ok, label %made, label %done
+made:
+  %handle = load i64, ptr %id
+  %d = call i32 @pthread_detach(i64 %handle)
+  %i1 = add i64 %i, 1
+  br label %next
+done:
+  %m1 = call i32 @pthread_sigmask(i32 2, ptr %old, ptr null)
+  %some = icmp sgt i64 %i, 0
+  %counted = select i1 %some, i64 %i, i64 -1                   ; -1: none can be had, never try again
+  store atomic i64 %counted, ptr @started monotonic, align 8
+  ret void
+}}
+
+define void @{parallel}(ptr %f, ptr %b, ptr %s, i64 %n, i64 %work) nounwind {{
+entry:
+  %large = icmp sge i64 %work, {serial}
+  %several = icmp sgt i64 %n, 1
+  %worth = and i1 %large, %several
+  br i1 %worth, label %lock, label %serial
+lock:
+  %old = cmpxchg ptr @busy, i32 0, i32 1 acquire monotonic
+  %got = extractvalue {{ i32, i1 }} %old, 1
+  br i1 %got, label %ready, label %serial
+ready:
+  %w0 = load atomic i64, ptr @started monotonic, align 8
+  %fresh = icmp eq i64 %w0, 0
+  br i1 %fresh, label %first, label %ask
+first:
+  call void @start()
+  br label %ask
+ask:
+  %w = load atomic i64, ptr @started monotonic, align 8
+  %have = icmp sgt i64 %w, 0
+  br i1 %have, label %look, label %alone
+look:                                                          ; all asleep and not worth waking: alone
+  %a = load atomic i32, ptr @asleep seq_cst, align 4
+  %a64 = sext i32 %a to i64
+  %awake = icmp slt i64 %a64, %w
+  %waking = icmp sge i64 %work, {wake}
+  %go = or i1 %awake, %waking
+  br i1 %go, label %share, label %alone
+alone:
+  store atomic i32 0, ptr @busy release, align 4
+  br label %serial
+share:
+  %fit = udiv i64 %work, {chunk}
+  %k0 = call i64 @llvm.umin.i64(i64 %fit, i64 {chunks})
+  %k = call i64 @llvm.umin.i64(i64 %k0, i64 %n)
+  %h0 = load i64, ptr @shared
+  %h1 = add i64 %h0, 1
+  store i64 %h1, ptr @shared
+  store ptr %f, ptr @kernel
+  store ptr %b, ptr @buffers
+  store ptr %s, ptr @sizes
+  store i64 %n, ptr @extent
+  store i64 %k, ptr @count
+  store atomic i64 %k, ptr @unfinished monotonic, align 8
+  store atomic i64 %k, ptr @left release, align 8
+  %g = atomicrmw add ptr @generation, i32 1 seq_cst            ; before @asleep is read: a worker about to sleep sees it
+  %sleeping = load atomic i32, ptr @asleep seq_cst, align 4
+  %anyone = icmp sgt i32 %sleeping, 0
+  %call = and i1 %anyone, %waking
+  br i1 %call, label %wake, label %help
+wake:                                                          ; futex(FUTEX_WAKE_PRIVATE)
+  %wanted64 = sub i64 %k, 1
+  %wanted = trunc i64 %wanted64 to i32
+  %r = call i64 (i64, ...) @syscall(i64 202, ptr @generation, i32 129, i32 %wanted)
+  br label %help
+help:
+  %worked = call i1 @take()
+  %t0 = call i64 @llvm.readcyclecounter()
+  br label %join
+join:
+  %u = load atomic i64, ptr @unfinished acquire, align 8
+  %done = icmp eq i64 %u, 0
+  br i1 %done, label %out, label %wait
+wait:
+  call void @llvm.x86.sse2.pause()
+  %t1 = call i64 @llvm.readcyclecounter()
+  %dt = sub i64 %t1, %t0
+  %patient = icmp ult i64 %dt, {spin}
+  br i1 %patient, label %join, label %yield
+yield:
+  %y = call i32 @sched_yield()
+  br label %join
+out:
+  store atomic i32 0, ptr @busy release, align 4
+  ret void
+serial:
+  call void %f(ptr %b, ptr %s, i64 0, i64 %n)
+  ret void
+}}
+
+; the child of a fork has its parent's memory and none of its workers, whatever they were doing
+define void @{reset}() nounwind {{
+entry:
+  store atomic i64 0, ptr @left seq_cst, align 8
+  store atomic i64 0, ptr @unfinished seq_cst, align 8
+  store atomic i32 0, ptr @asleep seq_cst, align 4
+  store atomic i64 0, ptr @started seq_cst, align 8
+  store atomic i32 0, ptr @busy seq_cst, align 4
+  ret void
+}}
+
+define i64 @{state}(i64 %which) nounwind {{
+entry:
+  switch i64 %which, label %workers [ i64 1, label %sleepers
+                                      i64 2, label %jobs ]
+workers:
+  %w = load atomic i64, ptr @started monotonic, align 8
+  ret i64 %w
+sleepers:
+  %a = load atomic i32, ptr @asleep monotonic, align 4
+  %a64 = sext i32 %a to i64
+  ret i64 %a64
+jobs:
+  %h = load i64, ptr @shared
+  ret i64 %h
+}}
+"""
