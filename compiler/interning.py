@@ -8,7 +8,6 @@ from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
-
 _lock = RLock()  # reentrant: what is freed while it is held may build nodes of its own
 
 
