@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import optimizers
 
-from .store import random_of
+from .store import plain, random_of
 
 STEPS = 6
 SHAPES = {"kernel": (4, 3), "bias": (3,), "scale": ()}
@@ -226,6 +226,6 @@ def _configs() -> dict[str, Any]:
     )  # fmt: skip
     made["LossScaleOptimizer"] = optimizers.LossScaleOptimizer(optimizers.SGD(0.05))
     return {
-        name: {"get_config": optimizer.get_config(), "serialize": optimizers.serialize(optimizer)}
+        name: {"get_config": plain(optimizer.get_config()), "serialize": plain(optimizers.serialize(optimizer))}
         for name, optimizer in made.items()
     }

@@ -15,6 +15,21 @@ def random_of(name: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
+def plain(value: Any) -> Any:
+    """A config as JSON can hold it: objects serialized, tuples as lists, without the addresses that Keras puts in."""
+    import keras
+
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items() if key != "shared_object_id"}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return plain(keras.saving.serialize_keras_object(value))
+
+
 def save(topic: str, content: dict[str, Any]) -> None:
     """Write `content` (dicts, lists, scalars, arrays): the arrays go to the .npz, each distinct one once."""
     pools: dict[str, list[np.ndarray]] = {}
