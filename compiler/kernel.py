@@ -15,7 +15,6 @@ Inside a vector loop an `If` whose condition depends on the lane masks the store
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,9 +22,11 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from gnomon.compiler import dtypes
 from gnomon.compiler.interning import Interned
-from gnomon.compiler.sizes import Atom, Dim, Index, Size, substitute
+from gnomon.compiler.sizes import Atom, Dim, Index, Size, atoms, substitute
 
 # ---- scalar functions
 
@@ -109,16 +110,20 @@ class Const(Expr):
     __slots__ = ("value",)
 
     def __init__(self, dtype: str, value: Any):
-        self.dtype, self.value = dtype, dtypes.named(dtype).numpy.type(value).item()
+        self.dtype, self.value = dtype, _rounded(dtype, value).item()
 
     @classmethod
     def key(cls, dtype: str, value: Any) -> tuple:
-        if dtypes.is_float(dtype):
-            return dtype, struct.pack("<d", float(value))
-        return dtype, int(value)
+        return dtype, _rounded(dtype, value).tobytes()
 
     def __repr__(self) -> str:
         return f"{self.value!r}" if self.dtype in ("float32", "int64", "bool") else f"{self.value!r}:{self.dtype}"
+
+
+def _rounded(dtype: str, value: Any) -> Any:
+    """The number nearest to `value` that the dtype has: infinity where a float is too large for it."""
+    with np.errstate(over="ignore"):
+        return dtypes.named(dtype).numpy.type(value)
 
 
 class IndexValue(Expr):
@@ -246,8 +251,11 @@ class Value(Atom, metaclass=Interned):
     def range(self):
         return 0, None if self.extent is None else self.extent - 1
 
+    def inner(self):
+        return [a for e in expressions((self.x,)) for size in _sizes(e) for a in atoms(size)]
+
     def substitute(self, change):
-        return Size.of(Value(rewrite(self.x, lambda e: None, change), self.extent))
+        return value_size(rewrite(self.x, lambda e: None, change), self.extent)
 
 
 def value_size(x: Expr, extent: Dim | None = None) -> Dim:
@@ -508,18 +516,20 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return (e.x,)
         case Fold():
             return (e.body,)
-        case Load():
-            inner = tuple(a.x for i in e.index for a in _values(i))
-            return inner if e.mask is None else (*inner, e.mask)
-        case IndexValue():
-            return tuple(a.x for a in _values(e.size))
+        case Load() | IndexValue():
+            inner = tuple(a.x for size in _sizes(e) for a in atoms(size) if isinstance(a, Value))
+            return inner if not isinstance(e, Load) or e.mask is None else (*inner, e.mask)
     return ()
 
 
-def _values(size: Dim) -> Iterator[Value]:
-    from gnomon.compiler.sizes import atoms
-
-    return (a for a in atoms(size) if isinstance(a, Value))
+def _sizes(e: Expr) -> tuple[Dim, ...]:
+    """The sizes that `e` itself computes with."""
+    match e:
+        case Load():
+            return e.index
+        case IndexValue():
+            return (e.size,)
+    return ()
 
 
 def expressions(roots: Any) -> list[Expr]:
