@@ -146,10 +146,10 @@ def llvm_version() -> str:
 
 # ---- compiling
 
-MILLISECONDS_PER_KILOBYTE = 1.0
+MILLISECONDS_PER_KILOBYTE = 2.0
 """About how long code generation takes per kilobyte of text."""
 
-WORKERS_FROM = 60.0
+WORKERS_FROM = 120.0
 """Milliseconds of code generation from which worker processes pay for their start, about 80."""
 
 

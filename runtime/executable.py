@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, evaluate, symbols
-from gnomon.runtime import arena, cpu, library
+from gnomon.runtime import arena, cpu, image, library
 from gnomon.runtime.buffer import Buffer, address_of, aligned
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -356,6 +357,24 @@ class Executable:
                 inputs, outputs = [slots[i] for i in step.inputs], [slots[i] for i in step.outputs]
                 return lambda: library.call(step.name, inputs, outputs)
         raise AssertionError(step)
+
+
+@cache
+def empty_launch() -> int:
+    """Nanoseconds that a stepwise run takes to launch a kernel that does nothing."""
+    share, kernel = cpu.parallel(), image.process_symbol("abs")
+    if kernel is None:
+        return 0
+    values = (ctypes.c_int64 * 1)()
+    call = _PARALLEL(share) if share else _KERNEL(kernel)
+    arguments = (kernel, values, values, 1, 1) if share else (values, values, 0, 1)
+    best = 1 << 30
+    for _ in range(100):
+        run: Callable[[], Any] = lambda: call(*arguments)  # noqa: E731 - what a launch is, too
+        began = time.perf_counter_ns()
+        run()
+        best = min(best, time.perf_counter_ns() - began)
+    return best
 
 
 def accept(array: Any, slot: Slot) -> np.ndarray:

@@ -11,6 +11,7 @@ References: "System V Application Binary Interface", chapters 4 and 5; "AMD64 Ar
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import struct
 import sys
@@ -205,7 +206,7 @@ def _users(objects: list[_Object], name: str) -> str:
 @cache
 def _libraries() -> list[ctypes.CDLL]:
     """The process itself, then what generated code may call: mathematics, and conversions of half precision."""
-    found = [ctypes.CDLL(None)]
+    found = [ctypes.CDLL(None)] if os.name == "posix" else [ctypes.CDLL("msvcrt")]
     for name in ("libm.so.6", "libgcc_s.so.1"):
         try:
             found.append(ctypes.CDLL(name))
