@@ -445,7 +445,8 @@ class _Writer:
                 text = self._size(e.size, texts)
                 return _wrapped(text) if e.dtype == "int64" else _cast(e.dtype, "int64", _wrapped(text))
             case Load():
-                return self._element(e.buffer, self._size(e.buffer.offset(e.index), texts))
+                text = self._element(e.buffer, self._size(e.buffer.offset(e.index), texts))
+                return text if e.mask is None else f"({texts[e.mask]} ? {text} : {_literal(Const(e.dtype, 0))})"
             case Cast():
                 return _cast(e.dtype, e.x.dtype, texts[e.x])
             case Bitcast():

@@ -86,9 +86,10 @@ void fail(const char *what) {
   else snprintf(message, sizeof message, "%s", what);
   siglongjmp(escape, 1);
 }
-void fault(int, siginfo_t *info, void *) {
+void fault(int signal, siginfo_t *info, void *) {
   char what[100];
-  if (info->si_addr) snprintf(what, sizeof what, "access outside of every buffer, at %p", info->si_addr);
+  if (signal == SIGFPE) snprintf(what, sizeof what, "an integer divided by zero");
+  else if (info->si_addr) snprintf(what, sizeof what, "access outside of every buffer, at %p", info->si_addr);
   else snprintf(what, sizeof what, "misaligned vector access, or a null pointer");
   fail(what);
 }
@@ -189,10 +190,11 @@ int gn_launch(void (*kernel)(void **), void **args, const unsigned *grid, const 
   }
   static char alternate[64 << 10];
   stack_t ours = {alternate, 0, sizeof alternate}, theirs;
-  struct sigaction action, segv, bus;
+  struct sigaction action, segv, bus, fpe;
   memset(&action, 0, sizeof action);
   action.sa_sigaction = fault, action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigaltstack(&ours, &theirs), sigaction(SIGSEGV, &action, &segv), sigaction(SIGBUS, &action, &bus);
+  sigaction(SIGFPE, &action, &fpe);
   int failed = sigsetjmp(escape, 1);
   if (!failed) {
     for (unsigned b : block_turns) {
@@ -216,7 +218,8 @@ int gn_launch(void (*kernel)(void **), void **args, const unsigned *grid, const 
     }
   }
   gn_current = nullptr;
-  sigaction(SIGSEGV, &segv, nullptr), sigaction(SIGBUS, &bus, nullptr), sigaltstack(&theirs, nullptr);
+  sigaction(SIGSEGV, &segv, nullptr), sigaction(SIGBUS, &bus, nullptr), sigaction(SIGFPE, &fpe, nullptr);
+  sigaltstack(&theirs, nullptr);
   return failed ? -1 : 0;
 }
 }
