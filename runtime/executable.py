@@ -21,7 +21,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, evaluate, symbols
-from gnomon.runtime import arena, cpu, image, library
+from gnomon.runtime import arena, cpu, gate, image, library
 from gnomon.runtime.buffer import Buffer, address_of, aligned
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -29,6 +29,10 @@ _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int6
 _PARALLEL = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
 )
+
+
+PLANS = 1000
+"""How many sets of shapes an executable remembers; with more, the earliest is forgotten."""
 
 
 @dataclass(eq=False)
@@ -40,6 +44,7 @@ class Plan:
     values     the sizes as the program reads them
     table      an address per slot; those of inputs and outputs are filled in at each call
     offsets    where each temporary lies in the arena of `bytes` bytes
+    arena      the memory in which `table` has the temporaries, or None
     """
 
     sizes: dict[str, int]
@@ -48,6 +53,7 @@ class Plan:
     table: Any
     offsets: dict[int, int]
     bytes: int
+    arena: np.ndarray | None = None
 
 
 class Observer:
@@ -90,7 +96,6 @@ class Executable:
         self.loaded = cpu.load(program)
         self._enter = _ENTRY(self.loaded.entry)
         self._parallel = cpu.parallel()
-        self._lock = threading.Lock()
         self._arena = np.empty(0, np.uint8)
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
         self._dtypes = [dtypes.named(program.slots[s].dtype).numpy for s in program.inputs]
@@ -101,19 +106,31 @@ class Executable:
         for slot in program.outputs:
             self._fresh.append(program.slots[slot].kind == "output" and self._owners[slot] == slot and slot not in seen)
             seen.add(slot)
+        self._gate = self._make_gate()
+        self._quick: Callable[..., Any] = self._gate.call if self._gate else lambda *arrays: None
+        lock = threading.Lock()
+        self._seize = self._gate.seize if self._gate else lambda: lock.acquire(blocking=False)
+        self._free = self._gate.free if self._gate else lock.release
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Run on `arrays`, one per input, of exactly the inputs' dtypes. Returns the outputs, fresh arrays.
 
         Raises DataError if an array does not fit, naming the input.
         """
+        done = self._quick(*arrays)
+        if type(done) is list:
+            return done
+        if done is not None:
+            raise self._failure(done)
         given, plan = self._plan(arrays)
-        if not self._lock.acquire(blocking=False):  # another thread is in here: take other memory than it has
+        if not self._seize():  # another thread is in here: take other memory than it has
             return self._run(plan, given, aligned((plan.bytes,), "uint8", zero=False))
         try:
+            if plan.arena is not self._arena:
+                self._adopt(plan)
             return self._run(plan, given, self._arena)
         finally:
-            self._lock.release()
+            self._free()
 
     def memory(self, sizes: dict[str, int]) -> int:
         """Bytes of temporary memory that a call takes with these values of the symbolic sizes."""
@@ -138,7 +155,7 @@ class Executable:
         table, results = self._bind(plan, given, memory)
         status = self._enter(table, plan.values, self._parallel)
         if status:
-            raise library.failure() or DeviceError(f"The program {self.program.name!r} ended with status {status}.")
+            raise self._failure(status)
         return self._results(results, Arrays(plan, self.program.slots, table))
 
     def _bind(
@@ -169,6 +186,10 @@ class Executable:
             for slot, result in zip(self.program.outputs, results, strict=True)
         ]
 
+    def _failure(self, status: int) -> BaseException:
+        """What to raise when the entry returned `status`."""
+        return library.failure() or DeviceError(f"The program {self.program.name!r} ended with status {status}.")
+
     # ---- at the first call with some shapes
 
     def _plan(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Plan]:
@@ -192,7 +213,9 @@ class Executable:
         key = tuple([a.shape for a in given])
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._make_plan(key)
+            plan = self._plans.setdefault(key, self._make_plan(key))
+            while len(self._plans) > PLANS:
+                self._plans.pop(next(iter(self._plans)), None)
         return given, plan
 
     def _make_plan(self, given: tuple[tuple[int, ...], ...]) -> Plan:
@@ -201,15 +224,19 @@ class Executable:
         offsets, size = self._lay_out(shapes)
         values = (ctypes.c_int64 * max(1, len(sizes)))(*(sizes[name] for name in self.program.sizes))
         table = (ctypes.c_void_p * max(1, len(shapes)))(*self._fixed)
-        plan = Plan(sizes, shapes, values, table, offsets, size)
-        with self._lock:  # a running call may be using the arena; what it uses lives on in its frame
-            if size > self._arena.nbytes:
-                self._arena = aligned((size,), "uint8", zero=False)
-                for other in self._plans.values():
-                    self._place(other, other.table, self._arena)
-            self._place(plan, plan.table, self._arena)
-            self._plans[given] = plan
-        return plan
+        return Plan(sizes, shapes, values, table, offsets, size)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Give `plan` a place in the arena, which the caller has seized, and let calls like it through the gate."""
+        if plan.bytes > self._arena.nbytes:
+            self._arena = aligned((plan.bytes,), "uint8", zero=False)
+            if self._gate:
+                self._gate.clear()  # the other plans follow when they are next called
+        self._place(plan, plan.table, self._arena)
+        plan.arena = self._arena
+        if self._gate:
+            shapes = [plan.shapes[slot] for slot in (*self.program.inputs, *self.program.outputs)]
+            self._gate.add(ctypes.addressof(plan.values), ctypes.addressof(plan.table), shapes, plan)
 
     def _place(self, plan: Plan, table: Any, memory: np.ndarray) -> None:
         """Put the temporaries into `memory`."""
@@ -290,6 +317,18 @@ class Executable:
         while self.program.slots[slot].alias >= 0:
             slot = self.program.slots[slot].alias
         return slot
+
+    def _make_gate(self) -> gate.Gate | None:
+        """The quick way in, if there is one here and every output is the caller's own."""
+        if not (all(self._fresh) and gate.supported()):
+            return None
+        slots = self.program.slots
+        inputs, outputs = (
+            [(s, slots[s].dtype, len(slots[s].shape)) for s in ends]
+            for ends in (self.program.inputs, self.program.outputs)
+        )
+        aliases = [(slot, owner) for slot, owner in enumerate(self._owners) if owner != slot]
+        return gate.Gate(self.loaded.entry, self._parallel, len(slots), inputs, outputs, aliases)
 
     def _fixed_addresses(self) -> list[int | None]:
         """Addresses of variables and constants, which stay; None for other slots."""
