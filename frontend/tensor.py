@@ -291,10 +291,10 @@ def node_of(value: Any, dtype: str | None = None) -> Node:
     """The node of anything tensor-like: Tensor, Variable, array, number, nested list."""
     if isinstance(value, Node):
         node = value
+    elif hasattr(value, "__gnomon_node__"):  # before Tensor: a Variable reads as last assigned
+        node = value.__gnomon_node__()
     elif isinstance(value, Tensor):
         node = value.node
-    elif hasattr(value, "__gnomon_node__"):
-        node = value.__gnomon_node__()
     elif isinstance(value, Size):
         return build.size(value, dtype or "int32")
     elif isinstance(value, (list, tuple)) and any(is_symbolic(v) for v in value):
