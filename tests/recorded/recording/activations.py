@@ -52,9 +52,9 @@ def record() -> dict[str, Any]:
                 cases[label] = _case(name, arguments, ROWS)
                 for axis in (0, 1, -1):
                     cases[f"{label}, axis={axis} of 3"] = _case(name, {**arguments, "axis": axis}, BLOCK)
-    for axis in ([0, 1], [1, 2], [0, 2], [0, 1, 2]):
-        label = "softmax, axes " + " ".join(map(str, axis)) + " of 3"
-        cases[label] = _case("softmax", {"axis": tuple(axis)}, BLOCK)
+    for axes in ((0, 1), (1, 2), (0, 2), (0, 1, 2)):
+        label = "softmax, axes " + " ".join(map(str, axes)) + " of 3"
+        cases[label] = _case("softmax", {"axis": axes}, BLOCK)
     return {"cases": cases, "serialized": {name: activations.serialize(getattr(activations, name)) for name in names}}
 
 

@@ -267,8 +267,8 @@ def _resolved() -> list[dict[str, Any]]:
             found.append({"string": text, "y_true": true, "y_pred": predicted, "class": type(made).__name__,
                           "name": made.name})  # fmt: skip
     names = """mse MSE mae bce binary_crossentropy categorical_crossentropy sparse_categorical_crossentropy
-        cosine_similarity hinge kl_divergence top_k_categorical_accuracy binary_accuracy AUC auc Precision mean_squared_error
-        MeanSquaredError RootMeanSquaredError huber log_cosh""".split()
+        cosine_similarity hinge kl_divergence top_k_categorical_accuracy binary_accuracy AUC auc Precision
+        mean_squared_error MeanSquaredError RootMeanSquaredError huber log_cosh""".split()
     for text in names:
         try:
             made = get_metric(text, np.zeros((8, 4)), np.zeros((8, 4)))
