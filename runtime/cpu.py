@@ -201,10 +201,11 @@ def load(program: Program) -> Loaded:
     A source may call what the sources before it define, functions of C's mathematical library, and library routines.
     Raises CompileError.
     """
-    symbols, events = load_sources(program.sources)
+    # our own with the program's: what has to be compiled is compiled at once
+    symbols, events = load_sources([*program.sources, *_own_sources()])
     if program.entry not in symbols:
         raise CompileError(f"No source of program {program.name!r} defines its entry {program.entry!r}.")
-    return Loaded(symbols[program.entry], symbols, events)
+    return Loaded(symbols[program.entry], symbols, events[: len(program.sources)])
 
 
 def load_sources(sources: Sequence[Source]) -> tuple[dict[str, int], tuple[LoadEvent, ...]]:
@@ -268,11 +269,26 @@ def _link(fresh: list[tuple[str, Source, bytes]], known: dict[str, int]) -> None
 
 
 @cache
+def _own_sources() -> list[Source]:
+    """The runtime's own code: the pool and the gate, where they work."""
+    from gnomon.runtime import gate  # which needs this module
+
+    return [s for s in (_pool_source() if _threaded() else None, gate.source() if gate.supported() else None) if s]
+
+
+def _pool_source() -> Source:
+    count = host_target().threads
+    return Source(f"pool_{count}", pool.text(count), (pool.PARALLEL, pool.RESET, pool.STATE))
+
+
+def _threaded() -> bool:
+    return host_target().threads > 1 and pool.supported()
+
+
+@cache
 def _pool() -> dict[str, int]:
     """The addresses of the pool's functions."""
-    count = host_target().threads
-    names = (pool.PARALLEL, pool.RESET, pool.STATE)
-    symbols, _ = load_sources([Source(f"pool_{count}", pool.text(count), names)])
+    symbols, _ = load_sources([_pool_source()])
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=ctypes.CFUNCTYPE(None)(symbols[pool.RESET]))
     return symbols
@@ -280,9 +296,7 @@ def _pool() -> dict[str, int]:
 
 def parallel() -> int:
     """The address of the function that shares a launch among threads; 0, run serially, where there is only one."""
-    if host_target().threads == 1 or not pool.supported():
-        return 0
-    return _pool()[pool.PARALLEL]
+    return _pool()[pool.PARALLEL] if _threaded() else 0
 
 
 def pool_state(which: int) -> int:

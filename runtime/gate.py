@@ -293,9 +293,10 @@ miss:
 """
 
 
-def text() -> str:
+@cache
+def source() -> Source:
     """The module that defines the three functions; the same for every program."""
-    return _TEXT.format(
+    text = _TEXT.format(
         call=CALL,
         seize=SEIZE,
         free=FREE,
@@ -305,6 +306,7 @@ def text() -> str:
         dtype=DTYPE // 8,
         flags=FLAGS,
     )
+    return Source("gate", text, (CALL, SEIZE, FREE))
 
 
 @cache
@@ -353,7 +355,7 @@ class _Method(ctypes.Structure):
 @cache
 def _functions() -> tuple[Any, Any, Any, _Method]:
     """What makes a function object, the functions that seize and free an arena, and the description of a call."""
-    symbols, _ = cpu.load_sources([Source("gate", text(), (CALL, SEIZE, FREE))])
+    symbols, _ = cpu.load_sources([source()])
     seize = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(symbols[SEIZE])
     free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(symbols[FREE])
     new = ctypes.pythonapi.PyCFunction_NewEx
