@@ -1,16 +1,51 @@
-"""Scalar functions as expressions of simpler ones: what the `expand` of the table's rows says.
+"""Scalar functions as expressions of simpler ones: what the `expand` of the table's rows says. Here the means to write
+them and what is arithmetic; `exponential`, `trigonometric` and `special` hold the transcendental functions.
 
-Everything vectorises: choices are `where`, nothing is read from memory.
+Everything vectorises: choices are `where`, nothing is read from memory. What holds for all of it:
+- A product may be fused with a sum or not (`contract`, targets without FMA): both must be right. Where the rounding
+  error of a product is needed, the factors are cut short by masks so that the product is exact.
+- Sums are not reassociated by any target: the order written is the order computed.
+- Integers come out of floats by adding a number so large that the fraction falls off, never by conversion, which is
+  undefined for NaN and large numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import Apply, Bitcast, Cast, Const, Expr, highest
 
+INF, NAN = float("inf"), float("nan")
+
 # ---- writing expressions
+
+
+@dataclass(frozen=True)
+class Format:
+    """The layout of a float dtype: `digits` stored bits of significand; `bits` an unsigned integer as wide."""
+
+    digits: int
+    bias: int
+    bits: str
+
+    @property
+    def magic(self) -> float:
+        """Added to a number below 2^(digits - 1), it leaves the nearest integer in the last bits."""
+        return 1.5 * 2.0**self.digits
+
+    @property
+    def tiny(self) -> float:
+        """The smallest normal number."""
+        return 2.0 ** (1 - self.bias)
+
+    @property
+    def sign(self) -> int:
+        return 1 << dtypes.named(self.bits).bits - 1
+
+
+FORMATS = {"float32": Format(23, 127, "uint32"), "float64": Format(52, 1023, "uint64")}
 
 
 def call(name: str, *args: Any) -> Expr:
@@ -22,7 +57,7 @@ def call(name: str, *args: Any) -> Expr:
 
 
 def where(condition: Expr, x: Any, y: Any) -> Expr:
-    """Numbers take the dtype of the other choice."""
+    """One of x and y, one of which may be a Python number."""
     dtype = x.dtype if isinstance(x, Expr) else y.dtype
     choices = (a if isinstance(a, Expr) else Const(dtype, a) for a in (x, y))
     return call("where", condition, *choices)
@@ -44,13 +79,75 @@ def div(x: Any, y: Any) -> Expr:
     return call("divide", x, y)
 
 
+def mad(x: Any, y: Any, z: Any) -> Expr:
+    """x y + z, rounded once or twice."""
+    dtype = next(a.dtype for a in (x, y, z) if isinstance(a, Expr))
+    return call("fma", *(a if isinstance(a, Expr) else Const(dtype, a) for a in (x, y, z)))
+
+
+def less(x: Any, y: Any) -> Expr:
+    return call("less", x, y)
+
+
+def greater(x: Any, y: Any) -> Expr:
+    return call("greater", x, y)
+
+
+def equal(x: Any, y: Any) -> Expr:
+    return call("equal", x, y)
+
+
+def both(x: Expr, y: Expr) -> Expr:
+    return call("logical_and", x, y)
+
+
+def poly(x: Expr, coefficients: tuple[float, ...]) -> Expr:
+    """c0 + c1 x + c2 x^2 ... by Horner's rule."""
+    value: Any = coefficients[-1]
+    for c in reversed(coefficients[:-1]):
+        value = mad(value, x, c)
+    return value
+
+
+def magnitude(x: Expr) -> Expr:
+    return call("abs", x)
+
+
+def signed(value: Expr, like: Expr) -> Expr:
+    """`value` with the sign of `like`."""
+    return call("copysign", value, like)
+
+
 def bits(x: Expr) -> Expr:
-    """The bits of a float as a signed integer."""
-    return Bitcast({"float32": "int32", "float64": "int64"}[x.dtype], x)
+    """The bits of a float as an unsigned integer."""
+    return Bitcast(FORMATS[x.dtype].bits, x)
 
 
 def unbits(x: Expr) -> Expr:
-    return Bitcast({"int32": "float32", "int64": "float64"}[x.dtype], x)
+    """The float of these bits."""
+    return Bitcast({"uint32": "float32", "uint64": "float64"}[x.dtype], x)
+
+
+def mask(x: Expr, kept: int) -> Expr:
+    return call("bitwise_and", x, kept)
+
+
+def bit_or(x: Expr, y: Any) -> Expr:
+    return call("bitwise_or", x, y)
+
+
+def shl(x: Expr, n: int) -> Expr:
+    return call("shl", x, n)
+
+
+def shr(x: Expr, n: int) -> Expr:
+    return call("shr", x, n)
+
+
+def upper(x: Expr) -> Expr:
+    """`x` cut to the upper half of its digits: the product of two such is exact."""
+    f = FORMATS[x.dtype]
+    return unbits(mask(bits(x), 2 * f.sign - (1 << (f.digits + 2) // 2)))
 
 
 # ---- arithmetic

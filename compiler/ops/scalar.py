@@ -24,7 +24,7 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, GraphError, nearest
 from gnomon.compiler.kernel import ScalarFn
-from gnomon.compiler.ops import mathlib
+from gnomon.compiler.ops import exponential, mathlib, trigonometric
 
 SCALAR: dict[str, ScalarFn] = {}
 
@@ -233,7 +233,7 @@ row("negative", 1, np.negative, grad=lambda b, g, y, x: b.negative(g),
     cuda={"f": "(-{0})", **{d: t.replace("{1}", "{0}").replace("{0}", "0", 1) for d, t in wrapping("-").items()}})
 row("abs", 1, np.abs, grad=lambda b, g, y, x: b.multiply(g, b.sign(x)),
     llvm={"f": intrinsic("fabs"), "i": "call {t} @llvm.abs.{m}({t} {0}, i1 false)"},
-    cuda=libm("fabs"), expand=mathlib.absolute)
+    cuda={**libm("fabs"), "i": "({0} < 0 ? -{0} : {0})"}, expand=mathlib.absolute)
 row("sign", 1, np.sign, cost=3, expand=mathlib.sign)
 row("copysign", 2, np.copysign, llvm={"f": intrinsic("copysign", 2)}, cuda=libm("copysign", 2),
     grad=lambda b, g, y, u, v: (b.multiply(g, b.multiply(b.sign(u), b.copysign(1.0, v))), None))
@@ -324,17 +324,17 @@ row("shr", 2, np.right_shift, llvm={"i": binary("ashr"), "u": binary("lshr")}, c
 
 # ---- exponentials and logarithms
 
-row("exp", 1, np.exp, cost=16, cuda=libm("exp"), expand=mathlib.exp, grad=lambda b, g, y, x: b.multiply(g, y))
-row("exp2", 1, np.exp2, cost=14, cuda=libm("exp2"), expand=mathlib.exp2,
+row("exp", 1, np.exp, cost=16, cuda=libm("exp"), expand=exponential.exp, grad=lambda b, g, y, x: b.multiply(g, y))
+row("exp2", 1, np.exp2, cost=14, cuda=libm("exp2"), expand=exponential.exp2,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(y, math.log(2))))
-row("expm1", 1, np.expm1, cost=24, cuda=libm("expm1"), expand=mathlib.expm1,
+row("expm1", 1, np.expm1, cost=24, cuda=libm("expm1"), expand=exponential.expm1,
     grad=lambda b, g, y, x: b.multiply(g, b.add(y, 1.0)))
-row("log", 1, np.log, cost=20, cuda=libm("log"), expand=mathlib.log, grad=lambda b, g, y, x: b.divide(g, x))
-row("log1p", 1, np.log1p, cost=24, cuda=libm("log1p"), expand=mathlib.log1p,
+row("log", 1, np.log, cost=20, cuda=libm("log"), expand=exponential.log, grad=lambda b, g, y, x: b.divide(g, x))
+row("log1p", 1, np.log1p, cost=24, cuda=libm("log1p"), expand=exponential.log1p,
     grad=lambda b, g, y, x: b.divide(g, b.add(x, 1.0)))
-row("log2", 1, np.log2, cost=20, cuda=libm("log2"), expand=mathlib.log2,
+row("log2", 1, np.log2, cost=20, cuda=libm("log2"), expand=exponential.log2,
     grad=lambda b, g, y, x: b.divide(g, b.multiply(x, math.log(2))))
-row("log10", 1, np.log10, cost=20, cuda=libm("log10"), expand=mathlib.log10,
+row("log10", 1, np.log10, cost=20, cuda=libm("log10"), expand=exponential.log10,
     grad=lambda b, g, y, x: b.divide(g, b.multiply(x, math.log(10))))
 
 
@@ -347,14 +347,14 @@ def _power_grad(b, g, y, u, v):
 
 
 row("power", 2, _power, cost=60, cuda=libm("pow", 2), expand=mathlib.power, grad=_power_grad)
-row("sigmoid", 1, wide(_sigmoid), cost=24, expand=mathlib.sigmoid,
+row("sigmoid", 1, wide(_sigmoid), cost=24, expand=exponential.sigmoid,
     cuda={"float32": "(1.0f / (1.0f + expf(-{0})))", "float64": "(1.0 / (1.0 + exp(-{0})))"},
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(y, b.subtract(1.0, y))))
-row("softplus", 1, lambda x: np.logaddexp(x, 0), cost=40, expand=mathlib.softplus,
+row("softplus", 1, lambda x: np.logaddexp(x, 0), cost=40, expand=exponential.softplus,
     cuda={"float32": "(fmaxf({0}, 0.0f) + log1pf(expf(-fabsf({0}))))",
           "float64": "(fmax({0}, 0.0) + log1p(exp(-fabs({0}))))"},
     grad=lambda b, g, y, x: b.multiply(g, b.sigmoid(x)))
-row("log_sigmoid", 1, lambda x: -np.logaddexp(-x, 0), cost=40, expand=mathlib.log_sigmoid,
+row("log_sigmoid", 1, lambda x: -np.logaddexp(-x, 0), cost=40, expand=exponential.log_sigmoid,
     cuda={"float32": "(fminf({0}, 0.0f) - log1pf(expf(-fabsf({0}))))",
           "float64": "(fmin({0}, 0.0) - log1p(exp(-fabs({0}))))"},
     grad=lambda b, g, y, x: b.multiply(g, b.sigmoid(b.negative(x))))
@@ -367,16 +367,17 @@ def _over(b, g, x):
     return b.multiply(g, b.rsqrt(x))
 
 
-row("sin", 1, np.sin, cost=24, cuda=libm("sin"), expand=mathlib.sin, grad=lambda b, g, y, x: b.multiply(g, b.cos(x)))
-row("cos", 1, np.cos, cost=24, cuda=libm("cos"), expand=mathlib.cos,
+row("sin", 1, np.sin, cost=24, cuda=libm("sin"), expand=trigonometric.sin,
+    grad=lambda b, g, y, x: b.multiply(g, b.cos(x)))
+row("cos", 1, np.cos, cost=24, cuda=libm("cos"), expand=trigonometric.cos,
     grad=lambda b, g, y, x: b.negative(b.multiply(g, b.sin(x))))
-row("tan", 1, np.tan, cost=36, cuda=libm("tan"), expand=mathlib.tan,
+row("tan", 1, np.tan, cost=36, cuda=libm("tan"), expand=trigonometric.tan,
     grad=lambda b, g, y, x: b.multiply(g, b.add(1.0, b.square(y))))
-row("arcsin", 1, np.arcsin, cost=24, cuda=libm("asin"), expand=mathlib.arcsin,
+row("arcsin", 1, np.arcsin, cost=24, cuda=libm("asin"), expand=trigonometric.arcsin,
     grad=lambda b, g, y, x: _over(b, g, b.subtract(1.0, b.square(x))))
-row("arccos", 1, np.arccos, cost=24, cuda=libm("acos"), expand=mathlib.arccos,
+row("arccos", 1, np.arccos, cost=24, cuda=libm("acos"), expand=trigonometric.arccos,
     grad=lambda b, g, y, x: b.negative(_over(b, g, b.subtract(1.0, b.square(x)))))
-row("arctan", 1, np.arctan, cost=24, cuda=libm("atan"), expand=mathlib.arctan,
+row("arctan", 1, np.arctan, cost=24, cuda=libm("atan"), expand=trigonometric.arctan,
     grad=lambda b, g, y, x: b.divide(g, b.add(1.0, b.square(x))))
 
 
@@ -385,18 +386,18 @@ def _arctan2_grad(b, g, y, u, v):
     return b.multiply(scaled, v), b.negative(b.multiply(scaled, u))
 
 
-row("arctan2", 2, np.arctan2, cost=32, cuda=libm("atan2", 2), expand=mathlib.arctan2, grad=_arctan2_grad)
-row("sinh", 1, np.sinh, cost=32, cuda=libm("sinh"), expand=mathlib.sinh,
+row("arctan2", 2, np.arctan2, cost=32, cuda=libm("atan2", 2), expand=trigonometric.arctan2, grad=_arctan2_grad)
+row("sinh", 1, np.sinh, cost=32, cuda=libm("sinh"), expand=exponential.sinh,
     grad=lambda b, g, y, x: b.multiply(g, b.cosh(x)))
-row("cosh", 1, np.cosh, cost=28, cuda=libm("cosh"), expand=mathlib.cosh,
+row("cosh", 1, np.cosh, cost=28, cuda=libm("cosh"), expand=exponential.cosh,
     grad=lambda b, g, y, x: b.multiply(g, b.sinh(x)))
-row("tanh", 1, np.tanh, cost=24, cuda=libm("tanh"), expand=mathlib.tanh,
+row("tanh", 1, np.tanh, cost=24, cuda=libm("tanh"), expand=exponential.tanh,
     grad=lambda b, g, y, x: b.multiply(g, b.subtract(1.0, b.square(y))))
-row("arcsinh", 1, np.arcsinh, cost=40, cuda=libm("asinh"), expand=mathlib.arcsinh,
+row("arcsinh", 1, np.arcsinh, cost=40, cuda=libm("asinh"), expand=trigonometric.arcsinh,
     grad=lambda b, g, y, x: _over(b, g, b.add(1.0, b.square(x))))
-row("arccosh", 1, np.arccosh, cost=40, cuda=libm("acosh"), expand=mathlib.arccosh,
+row("arccosh", 1, np.arccosh, cost=40, cuda=libm("acosh"), expand=trigonometric.arccosh,
     grad=lambda b, g, y, x: _over(b, g, b.multiply(b.subtract(x, 1.0), b.add(x, 1.0))))
-row("arctanh", 1, np.arctanh, cost=32, cuda=libm("atanh"), expand=mathlib.arctanh,
+row("arctanh", 1, np.arctanh, cost=32, cuda=libm("atanh"), expand=trigonometric.arctanh,
     grad=lambda b, g, y, x: b.divide(g, b.subtract(1.0, b.square(x))))
 
 # ---- error and gamma functions
