@@ -278,7 +278,7 @@ def _own_sources() -> list[Source]:
 
 def _pool_source() -> Source:
     count = host_target().threads
-    return Source(f"pool_{count}", pool.text(count), (pool.PARALLEL, pool.RESET, pool.STATE))
+    return Source(f"pool_{count}", pool.text(count), (pool.PARALLEL, pool.WAKEN, pool.RESET, pool.STATE))
 
 
 def _threaded() -> bool:
@@ -297,6 +297,11 @@ def _pool() -> dict[str, int]:
 def parallel() -> int:
     """The address of the function that shares a launch among threads; 0, run serially, where there is only one."""
     return _pool()[pool.PARALLEL] if _threaded() else 0
+
+
+def waken() -> int:
+    """The address of the function that wakes the threads when much work is about to come; 0 if there are none."""
+    return _pool()[pool.WAKEN] if _threaded() else 0
 
 
 def pool_state(which: int) -> int:

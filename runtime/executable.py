@@ -21,11 +21,12 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, evaluate, symbols
-from gnomon.runtime import arena, cpu, gate, image, library
+from gnomon.runtime import arena, cpu, gate, image, library, pool
 from gnomon.runtime.buffer import Buffer, address_of, aligned
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_WAKEN = ctypes.CFUNCTYPE(None)
 _PARALLEL = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
 )
@@ -44,6 +45,7 @@ class Plan:
     values     the sizes as the program reads them
     table      an address per slot; those of inputs and outputs are filled in at each call
     offsets    where each temporary lies in the arena of `bytes` bytes
+    waken      address of what wakes the threads, if the program does enough for that; else 0
     arena      the memory in which `table` has the temporaries, or None
     """
 
@@ -53,6 +55,7 @@ class Plan:
     table: Any
     offsets: dict[int, int]
     bytes: int
+    waken: int
     arena: np.ndarray | None = None
 
 
@@ -153,6 +156,8 @@ class Executable:
 
     def _run(self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray) -> list[np.ndarray]:
         table, results = self._bind(plan, given, memory)
+        if plan.waken:
+            _WAKEN(plan.waken)()
         status = self._enter(table, plan.values, self._parallel)
         if status:
             raise self._failure(status)
@@ -224,7 +229,8 @@ class Executable:
         offsets, size = self._lay_out(shapes)
         values = (ctypes.c_int64 * max(1, len(sizes)))(*(sizes[name] for name in self.program.sizes))
         table = (ctypes.c_void_p * max(1, len(shapes)))(*self._fixed)
-        return Plan(sizes, shapes, values, table, offsets, size)
+        waken = cpu.waken() if _work(self.program.steps, sizes) >= pool.BEFOREHAND else 0
+        return Plan(sizes, shapes, values, table, offsets, size, waken)
 
     def _adopt(self, plan: Plan) -> None:
         """Give `plan` a place in the arena, which the caller has seized, and let calls like it through the gate."""
@@ -236,7 +242,7 @@ class Executable:
         plan.arena = self._arena
         if self._gate:
             shapes = [plan.shapes[slot] for slot in (*self.program.inputs, *self.program.outputs)]
-            self._gate.add(ctypes.addressof(plan.values), ctypes.addressof(plan.table), shapes, plan)
+            self._gate.add(ctypes.addressof(plan.values), ctypes.addressof(plan.table), plan.waken, shapes, plan)
 
     def _place(self, plan: Plan, table: Any, memory: np.ndarray) -> None:
         """Put the temporaries into `memory`."""
@@ -431,6 +437,20 @@ def accept(array: Any, slot: Slot) -> np.ndarray:
             f"which cannot become {slot.dtype} without losing values: convert it with .astype({slot.dtype!r})."
         )
     return given.astype(wanted)
+
+
+def _work(steps: tuple[Step, ...], sizes: dict[str, int]) -> int:
+    """About how many nanoseconds of one core the launches in `steps` take."""
+    total = 0
+    for step in steps:
+        match step:
+            case Launch():
+                total += evaluate(step.work, sizes)
+            case Repeat():
+                total += evaluate(step.count, sizes) * _work(step.steps, sizes)
+            case Branch():
+                total += max(_work(step.then, sizes), _work(step.orelse, sizes))
+    return total
 
 
 def _bytes(shape: tuple[int, ...], dtype: str) -> int:

@@ -43,7 +43,8 @@ NEW_FROM_DESCR = 94
 #   7, 8 addresses of rows (dtype object, rank, slot) of inputs, of outputs
 #   9 aliases  10 address of rows (slot, slot whose memory it is)
 #   11 ndarray  12 PyArray_NewFromDescr  13 None
-# A plan: 0 next plan  1 address of size values  2 address of the table of slots  3… dimensions of inputs, of outputs
+# A plan: 0 next plan  1 address of size values  2 address of the table of slots  3 what wakes the threads, if it pays
+#   4… dimensions of inputs, then of outputs
 _TEXT = """
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
@@ -175,7 +176,7 @@ search:
   %end = icmp eq ptr %plan, null
   br i1 %end, label %miss, label %try
 try:
-  %dims = getelementptr i64, ptr %plan, i64 3
+  %dims = getelementptr i64, ptr %plan, i64 4
   %shapes = call ptr @match(ptr %dims, ptr %args, ptr %rows, i64 %inputs)
   %differs = icmp eq ptr %shapes, null
   br i1 %differs, label %other, label %take
@@ -265,7 +266,14 @@ run:
   %program = call ptr @pointer(ptr %head, i64 3)
   %parallel = call ptr @pointer(ptr %head, i64 4)
   %sizes = call ptr @pointer(ptr %plan, i64 1)
+  %waken = call ptr @pointer(ptr %plan, i64 3)
   %thread = call ptr @PyEval_SaveThread()
+  %small = icmp eq ptr %waken, null
+  br i1 %small, label %enter, label %wake
+wake:
+  call void %waken()
+  br label %enter
+enter:
   %status = call i32 %program(ptr %table, ptr %sizes, ptr %parallel)
   call void @PyEval_RestoreThread(ptr %thread)
   call void @{free}(ptr %busy)
@@ -409,14 +417,15 @@ class Gate:
         self._head[6] = 0
         self._plans.clear()
 
-    def add(self, values: int, table: int, shapes: Sequence[tuple[int, ...]], owner: Any) -> None:
+    def add(self, values: int, table: int, waken: int, shapes: Sequence[tuple[int, ...]], owner: Any) -> None:
         """Let calls with these shapes (of inputs, then outputs) through.
 
         values, table   addresses of the sizes and of the table of slots, which `owner` keeps
+        waken           address of what to call before the program, or 0
         The arena must have been seized.
         """
         dimensions = [extent for shape in shapes for extent in shape]
-        plan = _words([int(self._head[6]), values, table, *dimensions])
+        plan = _words([int(self._head[6]), values, table, waken, *dimensions])
         self._plans.append((plan, owner))
         self._head[6] = address_of(plan)
         if len(self._plans) > PLANS:  # the last in line is the first that was added

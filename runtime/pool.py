@@ -13,8 +13,13 @@ finishes alone if workers are asleep, descheduled or, in a forked child, gone. A
 nothing or a chunk of whatever job is live by then: both are right, and the fields of a job cannot change while a chunk
 of it is unfinished. A launch runs serially on its caller if it is too small, if another thread's job is in progress, or
 if it was started by a kernel. Workers are started by the first launch that can use them. Idle ones spin for about 50 us
-and then sleep on a futex; waking one costs its waker 15 to 40 us, so it is done only for launches large enough.
+and then sleep on a futex. Waking one costs its waker 15 to 40 us and it comes as much later, so a launch wakes workers
+only if it is large, or if it and the launches just before it, which ran serially, are so together. Whoever enters a
+program that is large as a whole wakes them beforehand (`WAKEN`).
 A caller that waits for the last chunks spins as long and then yields its core, since the worker may need just that one.
+Schedulers may leave a worker on the core of the caller that woke it while others are idle (seen for seconds, at no gain
+over one thread): a worker that finds itself there excludes that core from those it may run on. It is not bound to one
+core, which several processes would choose alike.
 """
 
 from __future__ import annotations
@@ -26,7 +31,10 @@ SERIAL = 10_000
 """Nanoseconds of work below which a launch is not shared, even if workers are awake."""
 
 WAKE = 150_000
-"""Nanoseconds of work below which sleeping workers are left asleep."""
+"""Nanoseconds of work, of one launch or of several in a row, from which sleeping workers are woken for it."""
+
+BEFOREHAND = 250_000
+"""Nanoseconds of work in a whole program from which workers are woken before it begins."""
 
 CHUNK = 5_000
 """Nanoseconds of work that a chunk should have at least."""
@@ -37,9 +45,10 @@ CHUNKS_PER_THREAD = 4
 SPIN = 125_000
 """Ticks of the cycle counter that an idle worker, or a caller waiting for one, spins: 50 us at 2.5 GHz."""
 
-PARALLEL, RESET, STATE = "gnomon.parallel", "gnomon.pool_reset", "gnomon.pool_state"
-"""What the module defines: the launcher; void RESET(), for a forked child; int64 STATE(int64), for tests: workers
-started (0), workers asleep (1), jobs that were shared (2)."""
+PARALLEL, WAKEN = "gnomon.parallel", "gnomon.pool_waken"
+RESET, STATE = "gnomon.pool_reset", "gnomon.pool_state"
+"""What the module defines: the launcher; void WAKEN(), work is about to come; void RESET(), for a forked child;
+int64 STATE(int64), for tests: workers started (0), workers asleep (1), jobs that were shared (2)."""
 
 
 def supported() -> bool:
@@ -51,6 +60,7 @@ def text(threads: int) -> str:
     """The module, for `threads` threads: the caller and its workers."""
     return _TEMPLATE.format(
         parallel=PARALLEL,
+        waken=WAKEN,
         reset=RESET,
         state=STATE,
         workers=threads - 1,
@@ -71,6 +81,10 @@ _TEMPLATE = """\
 @busy = internal global i32 0, align 128
 @started = internal global i64 0, align 8
 @shared = internal global i64 0, align 8
+@caller = internal global i32 0, align 4
+@allowed = internal global [128 x i8] zeroinitializer, align 8
+@missed = internal global i64 0, align 8
+@ended = internal global i64 0, align 8
 @kernel = internal global ptr null, align 128
 @buffers = internal global ptr null, align 8
 @sizes = internal global ptr null, align 8
@@ -81,10 +95,12 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sched_yield()
+declare i32 @sched_getcpu()
 declare i64 @syscall(i64, ...)
 declare i64 @llvm.readcyclecounter()
 declare i64 @llvm.umin.i64(i64, i64)
 declare void @llvm.x86.sse2.pause()
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 ; claim and run chunks until none is left; whether any was seen
@@ -124,10 +140,41 @@ none:
   ret i1 false
 }}
 
+; keep this thread off a core, if there are others: sched_setaffinity
+define internal void @avoid(i32 %cpu) nounwind noinline {{
+entry:
+  %mask = alloca [128 x i8], align 8
+  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr @allowed, i64 128, i1 false)
+  %known = icmp ult i32 %cpu, 1024
+  br i1 %known, label %clear, label %out
+clear:
+  %place = lshr i32 %cpu, 3
+  %q = getelementptr i8, ptr %mask, i32 %place
+  %byte = load i8, ptr %q
+  %bit = and i32 %cpu, 7
+  %bit8 = trunc i32 %bit to i8
+  %one = shl i8 1, %bit8
+  %others = xor i8 %one, -1
+  %left = and i8 %byte, %others
+  store i8 %left, ptr %q
+  %r = call i64 (i64, ...) @syscall(i64 203, i64 0, i64 128, ptr %mask)
+  br label %out
+out:
+  ret void
+}}
+
 define internal ptr @worker(ptr %unused) nounwind {{
 entry:
   br label %awake
 awake:
+  %here = call i32 @sched_getcpu()
+  %there = load atomic i32, ptr @caller monotonic, align 4
+  %together = icmp eq i32 %here, %there
+  br i1 %together, label %move, label %ready
+move:
+  call void @avoid(i32 %there)
+  br label %ready
+ready:
   %g = load atomic i32, ptr @generation seq_cst, align 4
   %t0 = call i64 @llvm.readcyclecounter()
   br label %spin
@@ -154,6 +201,7 @@ entry:
   %all = alloca [128 x i8], align 8
   %old = alloca [128 x i8], align 8
   call void @llvm.memset.p0.i64(ptr %all, i8 -1, i64 128, i1 false)
+  %a = call i64 (i64, ...) @syscall(i64 204, i64 0, i64 128, ptr @allowed) ; sched_getaffinity
   %m0 = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %old)
   br label %next
 next:
@@ -198,23 +246,40 @@ ask:
   %w = load atomic i64, ptr @started monotonic, align 8
   %have = icmp sgt i64 %w, 0
   br i1 %have, label %look, label %alone
-look:                                                          ; all asleep and not worth waking: alone
+look:
   %a = load atomic i32, ptr @asleep seq_cst, align 4
   %a64 = sext i32 %a to i64
   %awake = icmp slt i64 %a64, %w
-  %waking = icmp sge i64 %work, {wake}
-  %go = or i1 %awake, %waking
-  br i1 %go, label %share, label %alone
-alone:
-  store atomic i32 0, ptr @busy release, align 4
-  br label %serial
+  br i1 %awake, label %share, label %weigh
+weigh:                                                         ; all asleep: what was missed in a row until now?
+  %now = call i64 @llvm.readcyclecounter()
+  %before = load i64, ptr @ended
+  %pause = sub i64 %now, %before
+  %near = icmp ult i64 %pause, {spin}
+  %m0 = load i64, ptr @missed
+  %m1 = select i1 %near, i64 %m0, i64 0
+  %m2 = add i64 %m1, %work
+  store i64 %m2, ptr @missed
+  %enough = icmp sge i64 %m2, {wake}
+  br i1 %enough, label %share, label %alone
+alone:                                                         ; @busy is kept: others would find all asleep, too
+  call void %f(ptr %b, ptr %s, i64 0, i64 %n)
+  %then = call i64 @llvm.readcyclecounter()
+  store i64 %then, ptr @ended
+  br label %out
 share:
+  %waking = phi i1 [ false, %look ], [ true, %weigh ]
+  %large_ = icmp sge i64 %work, {wake}
+  %rouse = or i1 %waking, %large_
+  store i64 0, ptr @missed
   %fit = udiv i64 %work, {chunk}
   %k0 = call i64 @llvm.umin.i64(i64 %fit, i64 {chunks})
   %k = call i64 @llvm.umin.i64(i64 %k0, i64 %n)
   %h0 = load i64, ptr @shared
   %h1 = add i64 %h0, 1
   store i64 %h1, ptr @shared
+  %cpu = call i32 @sched_getcpu()
+  store atomic i32 %cpu, ptr @caller monotonic, align 4
   store ptr %f, ptr @kernel
   store ptr %b, ptr @buffers
   store ptr %s, ptr @sizes
@@ -225,7 +290,7 @@ share:
   %g = atomicrmw add ptr @generation, i32 1 seq_cst            ; before @asleep is read: a worker about to sleep sees it
   %sleeping = load atomic i32, ptr @asleep seq_cst, align 4
   %anyone = icmp sgt i32 %sleeping, 0
-  %call = and i1 %anyone, %waking
+  %call = and i1 %anyone, %rouse
   br i1 %call, label %wake, label %help
 wake:                                                          ; futex(FUTEX_WAKE_PRIVATE)
   %wanted64 = sub i64 %k, 1
@@ -254,6 +319,19 @@ out:
   ret void
 serial:
   call void %f(ptr %b, ptr %s, i64 0, i64 %n)
+  ret void
+}}
+
+define void @{waken}() nounwind {{
+entry:
+  %a = load atomic i32, ptr @asleep monotonic, align 4
+  %some = icmp sgt i32 %a, 0
+  br i1 %some, label %wake, label %out
+wake:
+  %g = atomicrmw add ptr @generation, i32 1 seq_cst
+  %r = call i64 (i64, ...) @syscall(i64 202, ptr @generation, i32 129, i32 2147483647)
+  br label %out
+out:
   ret void
 }}
 

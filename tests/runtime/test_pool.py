@@ -63,7 +63,7 @@ def parallel():
     """launch(kernel, array, extent, work) on a pool of four threads of its own, whatever the machine has."""
     text = pool.text(4) + KERNELS.replace("declare void @PARALLEL(ptr, ptr, ptr, i64, i64)", "")
     text = text.replace("@PARALLEL", f"@{pool.PARALLEL}")
-    names = (pool.PARALLEL, pool.STATE, "test_mark", "test_nested")
+    names = (pool.PARALLEL, pool.STATE, pool.WAKEN, "test_mark", "test_nested")
     symbols, _ = cpu.load_sources([Source("pool_for_tests", text, names)])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     share = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, number)(symbols[pool.PARALLEL])
@@ -187,3 +187,42 @@ def test_one_thread_needs_no_pool():
 def test_number_of_threads_must_be_one():
     done = script("from gnomon.runtime import cpu; cpu.host_target()", GNOMON_THREADS="many")
     assert "ArgumentError: GNOMON_THREADS is 'many'; it must be a whole number, at least 1." in done.stderr
+
+
+def test_several_launches_in_a_row_wake_the_workers(parallel):
+    import time
+
+    marks = np.zeros(100, np.int64)
+    parallel("test_mark", marks, 100, 10**7)
+    time.sleep(0.01)
+    before = parallel.state(2)
+    count = pool.WAKE // 50_000
+    for _ in range(200):  # the test's own pace may be too slow to count as a row
+        for _ in range(count + 1):
+            parallel("test_mark", marks, 100, 50_000)
+        if parallel.state(2) > before:
+            break
+    assert parallel.state(2) > before
+
+
+def test_large_program_wakes_workers_beforehand():
+    done = script(PREAMBLE + """
+import time
+waken = ctypes.CFUNCTYPE(None)(cpu.waken())
+waken()
+assert cpu.pool_state(0) == 0
+check()
+for _ in range(100):
+    time.sleep(0.005)
+    if cpu.pool_state(1) == 2:
+        break
+assert cpu.pool_state(1) == 2
+for _ in range(100):
+    waken()
+    awake = 2 - cpu.pool_state(1)
+    if awake:
+        break
+assert awake
+check()
+""")
+    assert done.returncode == 0, done.stderr
