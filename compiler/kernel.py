@@ -26,7 +26,7 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.interning import Interned
-from gnomon.compiler.sizes import Atom, Dim, Index, Size, atoms, substitute
+from gnomon.compiler.sizes import Atom, Dim, Index, Size, atoms, substitute, symbols
 
 # ---- scalar functions
 
@@ -381,6 +381,35 @@ class Kernel:
     def buffers(self) -> tuple[Buffer, ...]:
         """Arguments in order: writes, then reads that are not also written."""
         return self.writes + tuple(b for b in self.reads if b not in self.writes)
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the sizes it takes as arguments, sorted: all symbols in its body and its buffers' shapes."""
+        found: set[str] = set()
+        roots: list[Expr] = []
+        for b in self.buffers:
+            found.update(*map(symbols, b.shape)) if b.shape else None
+        for s in statements(self.body):
+            match s:
+                case Store():
+                    found.update(*map(symbols, s.index)) if s.index else None
+                    roots.append(s.value)
+                    roots.extend(a.x for i in s.index for a in atoms(i) if isinstance(a, Value))
+                case Let():
+                    roots.append(s.value)
+                case For():
+                    found |= symbols(s.index.extent)
+                case If():
+                    roots.append(s.condition)
+                case Alloc():
+                    found.update(*map(symbols, s.buffer.shape)) if s.buffer.shape else None
+        for e in expressions(roots):
+            match e:
+                case IndexValue():
+                    found |= symbols(e.size)
+                case Load():
+                    found.update(*map(symbols, e.index), *map(symbols, e.buffer.shape))
+        return tuple(sorted(found))
 
     @property
     def parallel(self) -> For | None:

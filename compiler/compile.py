@@ -1,0 +1,368 @@
+"""The pipeline: a graph goes in, a `Program` comes out. Pure: no device, no file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import CompileError
+from gnomon.compiler.graph import Node, TensorType, origins, walk
+from gnomon.compiler.kernel import Buffer, Kernel
+from gnomon.compiler.lowering import contraction, cpu
+from gnomon.compiler.lowering.emit import NeedsMemory, RowProgram, emit
+from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, elements, is_external, make_groups
+from gnomon.compiler.lowering.melt import outer_index
+from gnomon.compiler.ops.leaves import Array, Input, Parameter
+from gnomon.compiler.ops.shape import Equate, Slice
+from gnomon.compiler.passes import simplify
+from gnomon.compiler.program import Check, Copy, Launch, Program, Repeat, Slot, Source, Step
+from gnomon.compiler.render.entry import render_entry
+from gnomon.compiler.render.llvm import render
+from gnomon.compiler.sizes import Dim, Size, Symbol, product, symbol
+from gnomon.compiler.targets import Target
+
+
+@dataclass
+class Request:
+    """What is to be compiled.
+
+    inputs     leaves in the caller's order
+    outputs    nodes in the caller's order
+    updates    (parameter, new value) pairs: all values are computed from the old state, then stored
+    repeat     (counter, count): run the whole graph `count` times, `counter` (a leaf, int64) being 0, 1, 2 …; outputs
+               are those of the last round
+    """
+
+    name: str
+    inputs: Sequence[Node]
+    outputs: Sequence[Node]
+    updates: Sequence[tuple[Node, Node]] = ()
+    repeat: tuple[Node, Dim] | None = None
+
+
+@dataclass
+class Stages:
+    """What the pipeline went through, for people: each stage as it was."""
+
+    graph: list[Node] = field(default_factory=list)
+    simplified: list[Node] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    rows: list[tuple[str, RowProgram]] = field(default_factory=list)
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    nodes: dict[str, list[Node]] = field(default_factory=dict)  # what each kernel computes
+
+
+def compile(request: Request, target: Target, stages: Stages | None = None) -> Program:
+    """Lower a graph to a program for `target`. `stages`, if given, is filled with what the pipeline went through."""
+    stages = stages if stages is not None else Stages()
+    roots = [*request.outputs, *(value for _, value in request.updates)]
+    stages.graph = roots
+    roots = simplify(roots)
+    stages.simplified = roots
+    outputs, values = roots[: len(request.outputs)], roots[len(request.outputs) :]
+    updates = [(p, v) for (p, _), v in zip(request.updates, values, strict=True) if p is not v]
+    stored = choose_stored(roots)
+    groups = make_groups(stored)
+    stages.groups = groups
+    plan = _Plan(request, outputs, updates, stored, groups)
+    plan.place_updates()
+    for group in plan.ordered():
+        plan.lower(group, target, stages)
+    return plan.program(target, stages)
+
+
+class _Plan:
+    """A program while it is put together."""
+
+    def __init__(self, request, outputs, updates, stored, groups):
+        self.request, self.outputs, self.updates = request, outputs, updates
+        self.stored, self.groups = set(stored), groups
+        self.slots: list[Slot] = []
+        self.slot_of: dict[Node, int] = {}  # where a node's value is
+        self.buffers: dict[Node, Buffer] = {}
+        self.steps: list[Step] = []
+        self.sources: dict[str, Source] = {}
+        self.of = {m: g for g in groups for m in g.members}
+        self.readers = self._readers()
+        self.inputs = [self._leaf(leaf, "input") for leaf in request.inputs]
+        if request.repeat is not None:
+            self._leaf(request.repeat[0], "temporary")
+        roots = [*outputs, *(v for _, v in updates)]
+        self.nodes = walk(roots)
+        self.parameters = [n for n in self.nodes if isinstance(n.op, Parameter)]
+        self.parameters += [p for p, _ in updates if p not in set(self.parameters)]
+        for p in self.parameters:
+            self._leaf(p, "variable")
+        self.constants: list[tuple[int, bytes]] = []
+        for n in self.nodes:
+            if isinstance(n.op, Array):
+                self.constants.append((self._leaf(n, "constant"), n.op.data))
+            elif isinstance(n.op, Input) and n not in self.slot_of:
+                raise CompileError(f"{request.name}: {n!r} is not among the inputs")
+        self.output_slots: list[int] = []
+        self.late: list[Copy] = []  # what is copied when all kernels have run
+        for k, n in enumerate(outputs):
+            slot = self._slot(f"output{k}", n.type, "output")
+            self.output_slots.append(slot)
+            if n in self.slot_of:
+                self.late.append(Copy(self.slot_of[n], slot))
+            else:
+                self._give(n, slot)
+
+    # ---- slots
+
+    def _slot(self, name: str, t: TensorType, kind: str) -> int:
+        self.slots.append(Slot(name, t.dtype, t.shape, kind))
+        return len(self.slots) - 1
+
+    def _give(self, node: Node, slot: int) -> None:
+        self.slot_of[node] = slot
+        self.buffers[node] = Buffer(f"m{slot}", node.dtype, node.shape)
+
+    def _leaf(self, leaf: Node, kind: str) -> int:
+        slot = self._slot(getattr(leaf.op, "name", "constant"), leaf.type, kind)
+        self._give(leaf, slot)
+        return slot
+
+    def _readers(self) -> dict[Node, set[Group]]:
+        """Groups that read each member or external."""
+        accesses = Accesses(self.stored)
+        readers: dict[Node, set[Group]] = {}
+        for g in self.groups:
+            for m in g.members:
+                for x in accesses.of(m):
+                    readers.setdefault(x, set()).add(g)
+        self.accesses = accesses
+        return readers
+
+    # ---- updates
+
+    def place_updates(self) -> None:
+        """Compute new values straight into their variables where no one still needs the old ones; else copy at the end."""
+        for parameter, value in self.updates:
+            slot = self.slot_of[parameter]
+            if value in self.slot_of or not self._may_overwrite(parameter, value):
+                self._memory(value)
+                self.late.append(Copy(self.slot_of[value], slot))
+            else:
+                self._give(value, slot)
+
+    def _may_overwrite(self, parameter: Node, value: Node) -> bool:
+        """Whether `value` can be written over `parameter`: whoever else reads the old value can run before."""
+        group = self.of.get(value)
+        if group is None or parameter in self.outputs or any(v is parameter for _, v in self.updates):
+            return False
+        others = [g for g in self.readers.get(parameter, ()) if g is not group]
+        if any(group.number in g.after for g in others):
+            return False
+        own = outer_index(value.shape)
+        for m in group.members:
+            for place in self.accesses.of(m).get(parameter, ()):
+                if place != own or m.shape != value.shape or len(group.members) > 1 and group.rank != value.rank:
+                    return False
+        before = {g.number for g in others} | {k for g in others for k in g.after}
+        for g in self.groups:
+            if g is group or group.number in g.after:
+                g.after |= before - {g.number}
+        return True
+
+    def _memory(self, node: Node) -> Buffer:
+        """The buffer of a node that other kernels or the caller read."""
+        if node not in self.buffers:
+            self._give(node, self._slot(f"t{len(self.slots)}", node.type, "temporary"))
+        return self.buffers[node]
+
+    def ordered(self) -> list[Group]:
+        from gnomon.compiler.lowering.fuse import _ordered
+
+        return _ordered(self.groups)
+
+    # ---- lowering
+
+    def lower(self, group: Group, target: Target, stages: Stages) -> None:
+        for m in group.members:
+            if any(g is not group for g in self.readers.get(m, ())):
+                self._memory(m)
+        while True:
+            memory = {n: b for n, b in self.buffers.items() if is_external(n) or n in self.stored}
+            own = {m for m in group.members}
+            visible = {n: b for n, b in memory.items() if n not in own or n in self.buffers}
+            try:
+                rows = emit(group, visible, self.stored)
+                break
+            except NeedsMemory as need:
+                self._memory(need.node)
+        label = label_of(group)
+        stages.rows.append((label, rows))
+        pieces = contraction.kernels(rows, target, label) if group.contract is not None else None
+        if pieces is None:
+            kernel, extent = cpu.kernel(rows, target, label)
+            pieces = [contraction.Piece(kernel, extent, flops_of(group))]
+        layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
+        slot_by_buffer = {f"m{s}": s for s in range(len(self.slots))}
+        for piece in pieces:
+            for b in piece.scratch:
+                slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), "temporary")
+            self._launch(piece, slot_by_buffer, layers, group, target, stages)
+
+    def _launch(self, piece, slot_by_buffer, layers, group, target, stages) -> None:
+        kernel = piece.kernel
+        text = render(kernel, "KERNEL", target)
+        digest = hashlib.sha256(f"{text}{target.vector_bytes}".encode()).hexdigest()[:16]
+        safe = "".join(c if c.isalnum() else "_" for c in kernel.label)[:40]
+        name = f"{safe}_{digest}"
+        if name not in self.sources:
+            self.sources[name] = Source(name, text.replace("@KERNEL(", f"@{name}("), (name,))
+            stages.kernels[name] = kernel
+        stages.nodes.setdefault(name, list(group.members))
+        buffers = tuple(slot_by_buffer[b.name] for b in kernel.buffers)
+        moved = sum_sizes(product(self.slots[s].shape) * dtypes.named(self.slots[s].dtype).bytes for s in set(buffers))
+        flops = piece.flops
+        work = sum_sizes([floor(flops, 32), floor(moved, 8)])
+        self.steps.append(
+            Launch(
+                name,
+                buffers,
+                tuple(symbol(s) for s in kernel.sizes),
+                piece.extent,
+                work,
+                flops,
+                moved,
+                kernel.label,
+                layers,
+            )
+        )
+
+    # ---- the whole
+
+    def program(self, target: Target, stages: Stages) -> Program:
+        request = self.request
+        steps = [*self.steps, *self.late]
+        if request.repeat is not None:
+            counter, count = request.repeat
+            steps = [Repeat(count, self.slot_of[counter], tuple(steps))]
+            slots = [replace(s, first=0, last=0) if s.kind == "temporary" else s for s in self.slots]
+            slots = self._lifetimes(slots, steps[0].steps)  # type: ignore[union-attr]  # the Repeat just made
+        else:
+            slots = self._lifetimes(self.slots, steps)
+        names, bindings = self._bindings()
+        digest = hashlib.sha256()
+        entry = f"{''.join(c if c.isalnum() else '_' for c in request.name)[:32]}_entry"
+        text = render_entry("ENTRY", steps, slots, names, target)
+        digest.update(text.encode())
+        entry = f"{entry}_{digest.hexdigest()[:16]}"
+        sources = [*self.sources.values(), Source(entry, text.replace("@ENTRY(", f"@{entry}("), (entry,))]
+        return Program(
+            request.name,
+            target.kind,
+            tuple(self.inputs),
+            tuple(self.output_slots),
+            tuple((self.slot_of[p], p.op.key) for p in self.parameters),
+            tuple(self.constants),
+            names,
+            bindings,
+            self._checks(),
+            tuple(slots),
+            tuple(steps),
+            tuple(sources),
+            entry,
+            {name: k.text() for name, k in stages.kernels.items()},
+        )
+
+    def _lifetimes(self, slots: list[Slot], steps: Sequence[Step]) -> list[Slot]:
+        """First and last step of every temporary. Inside a Repeat each round starts afresh, so the same holds there."""
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for k, s in enumerate(steps):
+            for slot in touched(s):
+                first.setdefault(slot, k)
+                last[slot] = k
+        if self.request.repeat is not None:
+            counter = self.slot_of[self.request.repeat[0]]
+            first[counter], last[counter] = 0, max(0, len(steps) - 1)
+        return [
+            replace(s, first=first.get(k, 0), last=last.get(k, 0)) if s.kind == "temporary" else s
+            for k, s in enumerate(slots)
+        ]
+
+    def _bindings(self) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+        """Each named size and the input axis it is read from. Raises CompileError for one that no input has."""
+        found: dict[str, tuple[int, int]] = {}
+        for k, leaf in enumerate(self.request.inputs):
+            for axis, d in enumerate(leaf.shape):
+                if isinstance(d, Size) and len(d.terms) == 1 and d.terms[0][1] == 1 and len(d.terms[0][0]) == 1:
+                    atom = d.terms[0][0][0]
+                    if isinstance(atom, Symbol):
+                        found.setdefault(atom.name, (k, axis))
+        from gnomon.compiler.sizes import symbols
+
+        used = {s for slot in self.slots for d in slot.shape for s in symbols(d)}
+        used |= {s for step in all_steps(self.steps) if isinstance(step, Launch) for d in (*step.sizes, step.extent) for s in symbols(d)}
+        if self.request.repeat is not None:
+            used |= symbols(self.request.repeat[1])
+        for s in used - set(found):
+            raise CompileError(f"{self.request.name}: no input tells the size {s!r}: some input must have an axis of just that size")
+        names = tuple(sorted(found))
+        return names, tuple(found[n] for n in names)
+
+    def _checks(self) -> tuple[Check, ...]:
+        """Sizes that the graph takes to be equal."""
+        checks: dict[tuple, Check] = {}
+        for n in self.nodes:
+            if isinstance(n.op, Equate):
+                for a, b in zip(n.op.shape, n.inputs[0].shape, strict=True):
+                    if a != b:
+                        where = ", ".join(repr(o) for o in origins(n))
+                        checks.setdefault((a, b), Check(a, b, f"{a} and {b} must be equal: two operands meet at {where}"))
+        return tuple(checks.values())
+
+
+def touched(step: Step) -> list[int]:
+    match step:
+        case Launch():
+            return list(step.buffers)
+        case Copy():
+            return [step.source, step.target]
+        case Repeat():
+            return [step.counter, *(x for s in step.steps for x in touched(s))]
+    raise AssertionError(step)
+
+
+def all_steps(steps: Sequence[Step]) -> list[Step]:
+    found: list[Step] = []
+    for s in steps:
+        found.append(s)
+        if isinstance(s, Repeat):
+            found += all_steps(s.steps)
+    return found
+
+
+def label_of(group: Group) -> str:
+    names: dict[str, None] = {}
+    for m in group.members:
+        names[type(m.op).__name__.lower() if not hasattr(m.op, "kind") else str(m.op.kind)] = None
+        if hasattr(m.op, "name"):
+            names[m.op.name] = None
+    names.pop("elementwise", None)
+    return "_".join(list(names)[:5]) or "kernel"
+
+
+def flops_of(group: Group) -> Dim:
+    return sum_sizes(elements(m) for m in group.members)
+
+
+def sum_sizes(dims) -> Dim:
+    total: Dim = 0
+    for d in dims:
+        total = total + d
+    return total
+
+
+def floor(d: Dim, by: int) -> Dim:
+    """About d / by, without making the size more complicated: an estimate."""
+    return d // by if isinstance(d, int) else d.__floordiv__(by)
+
+
+__all__ = ["Mapping", "Request", "Slice", "Stages", "compile"]

@@ -1,0 +1,460 @@
+"""Products on the CPU: register tiles over packed panels, with whatever consumes the product in the epilogue.
+
+The row program of a product has one fold, the sum of x * w; an outer axis belongs to the operands that change along it:
+    lanes   the last outer axis: neighbouring elements of the result are the lanes of vectors
+    columns other axes of the operand that changes along the lanes
+    rows    axes of the other operand, seen as one
+    batch   axes of both
+A tile is `rows x width` numbers in registers; its inner loop over the summed axis loads one vector of the lanes' operand
+and one number of each row. The lanes' operand is read in place if its lanes are neighbours in memory and its rows short;
+else another kernel packs it into panels [panel, k, width] first, melting its producers. Rows left over by whole tiles are
+done one at a time, with the sum split in four to keep the adders busy: the same code is the schedule of a single row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.kernel import (
+    Alloc,
+    Apply,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    IndexValue,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Rewriter,
+    Stmt,
+    Store,
+    expressions,
+)
+from gnomon.compiler.lowering.cpu import flat, merged
+from gnomon.compiler.lowering.emit import RowProgram, Stage
+from gnomon.compiler.ops.scalar import scalar
+from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, floordiv, maximum, modulo, product
+from gnomon.compiler.targets import Target
+
+IN_PLACE = 64
+"""The lanes' operand is read in place if its rows have at most this many numbers: then its panels are nearly packed."""
+FEW_ROWS = 8
+"""With fewer rows than this, reading an unpacked operand once is cheaper than packing it."""
+BLOCK = 4
+"""Tiles of rows that one parallel iteration does, one after the other, with the same panel."""
+
+
+@dataclass
+class Piece:
+    """A kernel, the extent of its parallel loop, its arithmetic, and the memory it needs from others."""
+
+    kernel: Kernel
+    extent: Dim
+    flops: Dim
+    scratch: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    rows: int
+    width: int
+
+
+def tile_for(target: Target, dtype: str, extent: Dim) -> Tile:
+    """The register tile for a result whose lanes' axis has `extent` elements."""
+    lanes = target.lanes(dtypes.named(dtype).bits)
+    if target.registers >= 32:
+        shapes = ((8, 2), (8, 1))
+    elif target.registers >= 16:
+        shapes = ((4, 3), (4, 2), (6, 1))
+    else:
+        shapes = ((2, 2), (2, 1))
+    if not isinstance(extent, int):
+        return Tile(shapes[0][0], shapes[0][1] * lanes)
+
+    def waste(shape: tuple[int, int]) -> float:
+        rows, vectors = shape
+        width = vectors * lanes
+        padded = -(-extent // width) * width
+        intensity = rows * vectors / (rows + vectors)  # products for each number loaded
+        return padded / max(extent, 1) * (1 + 0.12 / intensity)
+
+    rows, vectors = min(shapes, key=waste)
+    return Tile(rows, vectors * lanes)
+
+
+def kernels(rows: RowProgram, target: Target, label: str) -> list[Piece] | None:
+    """The kernels of a product, None if its row program is not of this form."""
+    rows = merged(flat(rows))
+    product_of = _Product.of(rows)
+    if product_of is None:
+        return None
+    schedule = _Schedule(product_of, target)
+    if schedule.rows == 1 and not schedule.contiguous():
+        return None  # a matrix by a vector: reductions along the rows of the matrix
+    return schedule.run(label)
+
+
+@dataclass
+class _Product:
+    """A row program taken apart: fold of left * right, and the stages after it."""
+
+    rows: RowProgram
+    total: Local
+    left: Expr  # changes along the rows
+    right: Expr  # changes along the lanes
+    summed: tuple[Index, ...]
+    lanes: Index
+    columns: tuple[Index, ...]
+    row_axes: tuple[Index, ...]
+    batch: tuple[Index, ...]
+    after: list[Stage]
+
+    @classmethod
+    def of(cls, rows: RowProgram) -> _Product | None:
+        first, *after = rows.stages
+        if len(first.folds) != 1 or first.stores or first.lets or not rows.outer or rows.scratch:
+            return None
+        total, kind, body = first.folds[0]
+        if kind != "sum" or not isinstance(body, Apply) or body.fn.name != "multiply" or any(s.axes for s in after):
+            return None
+        x, w = body.args
+        lanes = rows.outer[-1]
+        along = [_axes_of(x), _axes_of(w)]
+        if lanes in along[0] and lanes not in along[1]:
+            x, w = w, x
+            along.reverse()
+        elif not (lanes in along[1] and lanes not in along[0]):
+            return None
+        others = rows.outer[:-1]
+        batch = tuple(a for a in others if a in along[0] and a in along[1])
+        columns = tuple(a for a in others if a in along[1] and a not in along[0])
+        row_axes = tuple(a for a in others if a not in batch and a not in columns)
+        return cls(rows, total, x, w, first.axes, lanes, columns, row_axes, batch, after)
+
+
+def _axes_of(e: Expr) -> set[Index]:
+    """Loop indices that an expression depends on."""
+    found: set[Index] = set()
+    for x in expressions([e]):
+        for d in x.index if isinstance(x, Load) else (x.size,) if isinstance(x, IndexValue) else ():
+            found |= {a for a in atoms(d) if isinstance(a, Index)}
+    return found
+
+
+class _Schedule:
+    def __init__(self, p: _Product, target: Target):
+        self.p, self.target = p, target
+        self.dtype = p.total.dtype
+        self.tile = tile_for(target, self.dtype, p.lanes.extent)
+        self.rows = product(a.extent for a in p.row_axes)
+        self.depth = product(a.extent for a in p.summed)
+        self.panels = ceildiv(p.lanes.extent, self.tile.width)
+        self.lane = Index(f"l{self.tile.width}", self.tile.width)
+        self.counter = 0
+        self.allocs: list[Buffer] = []
+
+    def run(self, label: str) -> list[Piece]:
+        p = self.p
+        every = product(a.extent for a in p.rows.outer)
+        flops = 2 * every * self.depth
+        in_place = self.contiguous() and self._short()
+        few = isinstance(self.rows, int) and self.rows < FEW_ROWS
+        if in_place or (few and self.contiguous()):
+            kernel, extent = self._main(None, label)
+            return [Piece(kernel, extent, flops)]
+        packed, piece = self._pack(label)
+        kernel, extent = self._main(packed, label)
+        return [piece, Piece(kernel, extent, flops)]
+
+    # ---- the lanes' operand
+
+    def contiguous(self) -> bool:
+        """Whether lanes are neighbours in memory, read by a plain load."""
+        e = self.p.right
+        return isinstance(e, Load) and e.mask is None and coefficient(e.index[0], self.p.lanes) == 1
+
+    def _short(self) -> bool:
+        """Whether in place is as good as packed: short rows, or too little work for packing to pay."""
+        extent = self.p.lanes.extent
+        if isinstance(extent, int) and extent <= max(IN_PLACE, self.tile.width):
+            return True
+        return isinstance(self.rows, int) and self.rows <= 2 * self.tile.rows
+
+    def _pack(self, label: str) -> tuple[Buffer, Piece]:
+        """Panels of the lanes' operand: [batch, columns, panel, k, width], zero beyond its last lane."""
+        p = self.p
+        axes = (*p.batch, *p.columns)
+        width = self.tile.width
+        panel = Index("panel", self.panels)
+        total = product(a.extent for a in axes) * self.panels
+        packed = Buffer("packed", self.dtype, (total * self.depth * width,))
+        at: Dim = Size.of(panel) * width + Size.of(self.lane)
+        value = _at(p.right, {p.lanes: at})
+        place = self._panel_place(Size.of(panel)) + Size.of(self.lane)
+        if self._exact():
+            body: tuple[Stmt, ...] = (For(self.lane, (Store(packed, (place,), value),), "vector"),)
+        else:
+            zero = Const(self.dtype, 0)
+            body = (
+                For(
+                    self.lane,
+                    (
+                        Store(packed, (place,), zero),
+                        If(_less(at, p.lanes.extent), (Store(packed, (place,), value),)),
+                    ),
+                    "vector",
+                ),
+            )
+        nest = body
+        for a in reversed(p.summed):
+            nest = (For(a, nest),)
+        few = 0
+        if not isinstance(self.rows, int) and self.contiguous():
+            # 0 where there are few rows and the operand is read in place, else 1
+            few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))
+        outer = Index("p", total * (1 - few))
+        nest = self._decode(nest, outer, [*axes, panel])
+        reads = _loads([value])
+        kernel = Kernel(reads, (packed,), (For(outer, nest, "parallel"),), label=f"pack {label}")
+        return packed, Piece(kernel, outer.extent, 0, (packed,))
+
+    def _exact(self) -> bool:
+        extent = self.p.lanes.extent
+        return isinstance(extent, int) and extent % self.tile.width == 0
+
+    def _panel_place(self, panel: Dim) -> Dim:
+        """Where row k of a panel begins in the packed buffer."""
+        p = self.p
+        place: Dim = 0
+        for a in (*p.batch, *p.columns):
+            place = place * a.extent + Size.of(a)
+        place = place * self.panels + panel
+        for a in p.summed:
+            place = place * a.extent + (Size.of(a) if a.extent != 1 else 0)
+        return place * self.tile.width
+
+    # ---- the product
+
+    def _main(self, packed: Buffer | None, label: str) -> tuple[Kernel, Dim]:
+        p, tile = self.p, self.tile
+        panel = Index("panel", self.panels)
+        block = tile.rows * BLOCK
+        blocks = ceildiv(self.rows, block)
+        b = Index("block", blocks)
+        start: Dim = Size.of(b) * block if blocks != 1 else 0
+        body = self._block(start, block, Size.of(panel) if self.panels != 1 else 0, packed)
+        if packed is not None and not isinstance(self.rows, int) and self.contiguous():
+            unpacked = self._block(start, block, Size.of(panel) if self.panels != 1 else 0, None, whole=False)
+            body = (If(_less(self.rows, FEW_ROWS), unpacked, body),)
+        axes = [*p.batch, *p.columns, b, panel]
+        extent = product(a.extent for a in axes)
+        outer = Index("p", extent)
+        body = self._decode(body, outer, axes)
+        reads = tuple(dict.fromkeys([*p.rows.reads, *([packed] if packed is not None else [])]))
+        allocs = tuple(Alloc(x) for x in self.allocs)
+        return Kernel(reads, p.rows.writes, (*allocs, For(outer, body, "parallel")), label=label), extent
+
+    def _decode(self, body: tuple[Stmt, ...], outer: Index, axes: list[Index]) -> tuple[Stmt, ...]:
+        """Indices of `axes` from the position of the parallel loop, the last axis fastest."""
+        change: dict[Index, Dim] = {}
+        rest: Dim = Size.of(outer)
+        for k, a in enumerate(reversed(axes)):
+            if all(x.extent == 1 for x in axes[: len(axes) - k]):
+                change.update(dict.fromkeys(axes[: len(axes) - k], 0))
+                break
+            if k == len(axes) - 1 or all(x.extent == 1 for x in axes[: len(axes) - k - 1]):
+                change[a] = rest
+            else:
+                change[a], rest = modulo(rest, a.extent), floordiv(rest, a.extent)
+                continue
+            change.update(dict.fromkeys(axes[: len(axes) - k - 1], 0))
+            break
+        return Rewriter(index=lambda x: change.get(x) if isinstance(x, Index) else None).body(body)
+
+    def _block(
+        self, start: Dim, block: int, panel: Dim, packed: Buffer | None, whole: bool = True
+    ) -> tuple[Stmt, ...]:
+        """`block` rows from `start` on: whole tiles, then single rows."""
+        tile = self.tile
+        if isinstance(self.rows, int) and self.rows < tile.rows:
+            whole = False
+        result: list[Stmt] = []
+        if whole:
+            t = self._index("t", min(BLOCK, self.rows // tile.rows) if isinstance(self.rows, int) else BLOCK)
+            at = start + Size.of(t) * tile.rows
+            body = self._tile(at, panel, packed)
+            exact = isinstance(self.rows, int) and self.rows % block == 0
+            if not exact:
+                body = (If(_less(at + (tile.rows - 1), self.rows), body),)
+            result.append(For(t, body))
+        if not whole or not (isinstance(self.rows, int) and self.rows % tile.rows == 0):
+            # rows of this block that no whole tile covers: from the last multiple of tile.rows on, in the last block
+            first = floordiv(self.rows, tile.rows) * tile.rows if whole else 0
+            r = self._index("r", (self.rows - first) if whole else min_of(self.rows, block))
+            at = first + Size.of(r) if whole else start + Size.of(r)
+            single = self._row(at, panel, packed)
+            if whole:
+                last = floordiv(self.rows - 1, block) * block if not isinstance(self.rows, int) else (self.rows - 1) // block * block
+                here = (For(r, single),)
+                result.append(If(_equal(start, last), here) if start != 0 else For(r, single))
+            else:
+                body = single if isinstance(self.rows, int) and self.rows <= block else (If(_less(at, self.rows), single),)
+                result.append(For(r, body))
+        return tuple(result)
+
+    def _tile(self, at: Dim, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+        """A whole tile: rows at … at + tile.rows - 1."""
+        tile, lane = self.tile, Size.of(self.lane)
+        acc = self._register(tile.rows)
+        r = self._index("u", tile.rows)
+        own = Size.of(r) * tile.width + lane
+        zero = For(r, (For(self.lane, (Store(acc, (own,), Const(self.dtype, 0)),), "vector"),), "unroll")
+        b, right = self._right(panel, packed)
+        update = Store(acc, (own,), self._fma(self._left(at + Size.of(r)), b, Load(acc, (own,))))
+        step: tuple[Stmt, ...] = (
+            For(self.lane, (*self._masked_right(b, right, panel, packed), For(r, (update,), "unroll")), "vector"),
+        )
+        for a in reversed(self.p.summed):
+            step = (For(a, step),) if a.extent != 1 else step
+        finish = For(r, (self._finish(at + Size.of(r), panel, Load(acc, (own,))),), "unroll")
+        return (zero, *step, finish)
+
+    def _row(self, at: Dim, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+        """One row, the innermost summed axis split among four sums."""
+        lane, parts, width = Size.of(self.lane), 4, self.tile.width
+        acc = self._register(parts)
+        u = self._index("u", parts)
+        own = Size.of(u) * width + lane
+        zero = For(u, (For(self.lane, (Store(acc, (own,), Const(self.dtype, 0)),), "vector"),), "unroll")
+        axes = [a for a in self.p.summed if a.extent != 1]
+        result: list[Stmt] = [zero]
+
+        def step(place: Dim | None, part: Dim, last: Index | None) -> Stmt:
+            b, right = self._right(panel, packed)
+            where = (part * width + lane) if part != 0 else lane
+            update = Store(acc, (where,), self._fma(self._left(at), b, Load(acc, (where,))))
+            body: tuple[Stmt, ...] = (*self._masked_right(b, right, panel, packed), update)
+            if last is not None and place is not None:
+                body = Rewriter(index=lambda x: place if x is last else None).body(body)
+            return For(self.lane, body, "vector")
+
+        if not axes:
+            result.append(step(None, 0, None))
+        else:
+            last = axes[-1]
+            quarter = floordiv(last.extent, parts)
+            inner: list[Stmt] = []
+            if quarter != 0:
+                k = self._index("k", quarter)
+                inner.append(For(k, (For(u, (step(Size.of(k) * parts + Size.of(u), Size.of(u), last),), "unroll"),)))
+            rest = last.extent - quarter * parts
+            if rest != 0:
+                k = self._index("k", rest)
+                inner.append(For(k, (step(quarter * parts + Size.of(k), 0, last),)))
+            nest: tuple[Stmt, ...] = tuple(inner)
+            for a in reversed(axes[:-1]):
+                nest = (For(a, nest),)
+            result += nest
+        add = scalar("add")
+        load = lambda k: Load(acc, (k * width + lane,))
+        total = Apply(add, (Apply(add, (load(0), load(1))), Apply(add, (load(2), load(3)))))
+        result.append(self._finish(at, panel, total))
+        return tuple(result)
+
+    def _right(self, panel: Dim, packed: Buffer | None) -> tuple[Local, Expr]:
+        self.counter += 1
+        name = Local(f"w{self.counter}", self.dtype)
+        if packed is not None:
+            return name, Load(packed, (self._panel_place(panel) + Size.of(self.lane),))
+        return name, _at(self.p.right, {self.p.lanes: panel * self.tile.width + Size.of(self.lane)})
+
+    def _masked_right(self, name: Local, value: Expr, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+        """Name the vector of the lanes' operand, reading nothing beyond the last lane."""
+        if packed is None and not self._exact():
+            inside = _less(panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent)
+            value = _guarded(value, inside)
+        return (Let(name, value),)
+
+    def _left(self, row: Dim) -> Expr:
+        return _at(self.p.left, self._rows_at(row))
+
+    def _rows_at(self, row: Dim) -> dict[Index, Dim]:
+        """Indices of the row axes for row number `row`."""
+        change: dict[Index, Dim] = {}
+        axes = self.p.row_axes
+        for k, a in enumerate(reversed(axes)):
+            if k == len(axes) - 1:
+                change[a] = row
+            else:
+                change[a], row = modulo(row, a.extent), floordiv(row, a.extent)
+        return change
+
+    def _fma(self, x: Expr, w: Expr, total: Expr) -> Expr:
+        return Apply(scalar("fma"), (x, w, total))
+
+    def _finish(self, row: Dim, panel: Dim, total: Expr) -> Stmt:
+        """The epilogue of one row of the tile: what consumes the product, then the stores."""
+        at = panel * self.tile.width + Size.of(self.lane)
+        change = {**self._rows_at(row), self.p.lanes: at}
+        rewriter = Rewriter(lambda e: total if e is self.p.total else None, lambda a: change.get(a) if isinstance(a, Index) else None)
+        body: list[Stmt] = []
+        stores: list[tuple[Buffer, tuple[Dim, ...], Expr]] = []
+        for s in self.p.after:
+            body += [Let(n, rewriter.expr(e)) for n, e in s.lets]
+            stores += [(b, tuple(rewriter.size(i) for i in index), rewriter.expr(e)) for b, index, e in s.stores]
+        values = []
+        for b, index, e in stores:  # all values before any store: what is updated in place is read first
+            self.counter += 1
+            name = Local(f"y{self.counter}", e.dtype)
+            body.append(Let(name, e))
+            values.append(Store(b, index, name))
+        body += values
+        inner: tuple[Stmt, ...] = tuple(body)
+        if not self._exact():
+            inner = (If(_less(at, self.p.lanes.extent), inner),)
+        return For(self.lane, inner, "vector")
+
+    def _register(self, rows: int) -> Buffer:
+        self.counter += 1
+        b = Buffer(f"acc{self.counter}", self.dtype, (rows * self.tile.width,), "register")
+        self.allocs.append(b)
+        return b
+
+    def _index(self, name: str, extent: Dim) -> Index:
+        self.counter += 1
+        return Index(f"{name}{self.counter}", extent)
+
+
+def min_of(a: Dim, b: Dim) -> Dim:
+    """The smaller of two sizes."""
+    return a + b - maximum(a, b)
+
+
+def _at(e: Expr, change: dict[Index, Dim]) -> Expr:
+    return Rewriter(index=lambda a: change.get(a) if isinstance(a, Index) else None).expr(e)
+
+
+def _guarded(e: Expr, inside: Expr) -> Expr:
+    def change(x: Expr) -> Expr | None:
+        if isinstance(x, Load):
+            return Load(x.buffer, x.index, inside if x.mask is None else Apply(scalar("logical_and"), (x.mask, inside)))
+        return None
+
+    return Rewriter(change).expr(e)
+
+
+def _loads(roots: list[Expr]) -> tuple[Buffer, ...]:
+    return tuple(dict.fromkeys(e.buffer for e in expressions(roots) if isinstance(e, Load)))
+
+
+def _less(a: Dim, b: Dim) -> Expr:
+    return Apply(scalar("less"), (IndexValue("int64", a), IndexValue("int64", b)))
+
+
+def _equal(a: Dim, b: Dim) -> Expr:
+    return Apply(scalar("equal"), (IndexValue("int64", a), IndexValue("int64", b)))

@@ -1,0 +1,174 @@
+"""The entry function of a program as LLVM IR: its steps in order, loops and branches included.
+
+    int32 ENTRY(ptr slots, ptr sizes, ptr parallel)
+
+Sizes that launches need are computed where they are used; LLVM merges equal ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.program import Branch, Copy, Launch, Library, Repeat, Slot, Step
+from gnomon.compiler.sizes import Dim, FloorDiv, Max, Symbol, product
+from gnomon.compiler.targets import Target
+
+
+def render_entry(name: str, steps: Sequence[Step], slots: Sequence[Slot], sizes: Sequence[str], target: Target) -> str:
+    """The module that defines `name`; it declares the kernels that the steps launch."""
+    return _Entry(name, slots, sizes, target).module(steps)
+
+
+class _Entry:
+    def __init__(self, name: str, slots: Sequence[Slot], sizes: Sequence[str], target: Target):
+        self.name, self.slots, self.target = name, slots, target
+        self.lines: list[str] = []
+        self.allocas: list[str] = []
+        self.counter = 0
+        self.symbols = {s: f"%size{j}" for j, s in enumerate(sizes)}
+        self.kernels: dict[str, None] = {}
+
+    def module(self, steps: Sequence[Step]) -> str:
+        self.run(steps)
+        head = [f'target triple = "{self.target.triple}"'] if self.target.triple else []
+        head += [f"declare void @{k}(ptr, ptr, i64, i64)" for k in self.kernels]
+        head.append(f"define i32 @{self.name}(ptr %slots, ptr %sizes, ptr %parallel) #0 {{")
+        head.append("entry:")
+        for j, text in enumerate(self.symbols.values()):
+            head.append(f"  %sp{j} = getelementptr i64, ptr %sizes, i64 {j}")
+            head.append(f"  {text} = load i64, ptr %sp{j}, align 8")
+        head.append("  %threaded = icmp ne ptr %parallel, null")
+        tail = ["  ret i32 0", "}", "attributes #0 = { nounwind }"]
+        return "\n".join([*head, *self.allocas, *self.lines, *tail]) + "\n"
+
+    def do(self, code: str) -> None:
+        self.lines.append(f"  {code}")
+
+    def emit(self, code: str) -> str:
+        self.counter += 1
+        self.do(f"%x{self.counter} = {code}")
+        return f"%x{self.counter}"
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
+
+    def run(self, steps: Sequence[Step]) -> None:
+        for s in steps:
+            match s:
+                case Launch():
+                    self.launch(s)
+                case Copy():
+                    slot = self.slots[s.target]
+                    n = self.size(product(slot.shape) * dtypes.named(slot.dtype).bytes)
+                    target, source = self.slot(s.target), self.slot(s.source)
+                    self.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {n}, i1 false)")
+                case Repeat():
+                    self.repeat(s)
+                case Branch():
+                    self.branch(s)
+                case Library():
+                    raise NotImplementedError(s.name)
+
+    def slot(self, k: int) -> str:
+        pointer = self.emit(f"getelementptr ptr, ptr %slots, i64 {k}")
+        return self.emit(f"load ptr, ptr {pointer}, align 8")
+
+    def launch(self, s: Launch) -> None:
+        self.kernels[s.kernel] = None
+        self.counter += 1
+        n = self.counter
+        table, sizes = f"%table{n}", "%sizes"
+        self.allocas.append(f"  {table} = alloca [{max(1, len(s.buffers))} x ptr], align 16")
+        for k, b in enumerate(s.buffers):
+            place = self.emit(f"getelementptr ptr, ptr {table}, i64 {k}")
+            self.do(f"store ptr {self.slot(b)}, ptr {place}, align 8")
+        if s.sizes:
+            sizes = f"%own{n}"
+            self.allocas.append(f"  {sizes} = alloca [{len(s.sizes)} x i64], align 16")
+            for k, d in enumerate(s.sizes):
+                place = self.emit(f"getelementptr i64, ptr {sizes}, i64 {k}")
+                self.do(f"store i64 {self.size(d)}, ptr {place}, align 8")
+        extent = self.size(s.extent)
+        if s.extent == 1:
+            self.do(f"call void @{s.kernel}(ptr {table}, ptr {sizes}, i64 0, i64 1)")
+            return
+        self.do(f"br i1 %threaded, label %many{n}, label %one{n}")
+        self.label(f"many{n}")
+        work = self.size(s.work)
+        self.do(f"call void %parallel(ptr @{s.kernel}, ptr {table}, ptr {sizes}, i64 {extent}, i64 {work})")
+        self.do(f"br label %ran{n}")
+        self.label(f"one{n}")
+        self.do(f"call void @{s.kernel}(ptr {table}, ptr {sizes}, i64 0, i64 {extent})")
+        self.do(f"br label %ran{n}")
+        self.label(f"ran{n}")
+
+    def repeat(self, s: Repeat) -> None:
+        self.counter += 1
+        n = self.counter
+        count = self.size(s.count)
+        place = f"%round{n}"
+        self.allocas.append(f"  {place} = alloca i64, align 8")
+        self.do(f"store i64 0, ptr {place}, align 8")
+        self.do(f"br label %head{n}")
+        self.label(f"head{n}")
+        i = self.emit(f"load i64, ptr {place}, align 8")
+        more = self.emit(f"icmp slt i64 {i}, {count}")
+        self.do(f"br i1 {more}, label %round{n}.body, label %done{n}")
+        self.label(f"round{n}.body")
+        value = i
+        if s.reverse:
+            last = self.emit(f"sub i64 {count}, 1")
+            value = self.emit(f"sub i64 {last}, {i}")
+        self.do(f"store i64 {value}, ptr {self.slot(s.counter)}, align 8")
+        self.run(s.steps)
+        following = self.emit(f"add i64 {i}, 1")
+        self.do(f"store i64 {following}, ptr {place}, align 8")
+        if s.until >= 0:
+            flag = self.emit(f"load i8, ptr {self.slot(s.until)}, align 1")
+            stop = self.emit(f"icmp ne i8 {flag}, 0")
+            self.do(f"br i1 {stop}, label %done{n}, label %head{n}")
+        else:
+            self.do(f"br label %head{n}")
+        self.label(f"done{n}")
+
+    def branch(self, s: Branch) -> None:
+        self.counter += 1
+        n = self.counter
+        flag = self.emit(f"load i8, ptr {self.slot(s.condition)}, align 1")
+        holds = self.emit(f"icmp ne i8 {flag}, 0")
+        self.do(f"br i1 {holds}, label %then{n}, label %else{n}")
+        for name, steps in (("then", s.then), ("else", s.orelse)):
+            self.label(f"{name}{n}")
+            self.run(steps)
+            self.do(f"br label %join{n}")
+        self.label(f"join{n}")
+
+    def size(self, d: Dim) -> str:
+        """The text of a size's value."""
+        if isinstance(d, int):
+            return str(d)
+        total = ""
+        for monomial, c in d.terms:
+            part = str(c)
+            for atom in monomial:
+                match atom:
+                    case Symbol():
+                        value = self.symbols[atom.name]
+                    case FloorDiv():
+                        value = self.floordiv(atom)
+                    case Max():
+                        value = self.emit(f"call i64 @llvm.smax.i64(i64 {self.size(atom.a)}, i64 {self.size(atom.b)})")
+                    case _:
+                        raise AssertionError(f"{atom!r} in the extent of a launch")
+                part = value if part == "1" else self.emit(f"mul i64 {part}, {value}")
+            total = part if not total else self.emit(f"add i64 {total}, {part}")
+        return total
+
+    def floordiv(self, atom: FloorDiv) -> str:
+        a, b = self.size(atom.a), self.size(atom.b)
+        quotient = self.emit(f"sdiv i64 {a}, {b}")
+        rest = self.emit(f"srem i64 {a}, {b}")
+        below = self.emit(f"icmp slt i64 {rest}, 0")
+        less = self.emit(f"sub i64 {quotient}, 1")
+        return self.emit(f"select i1 {below}, i64 {less}, i64 {quotient}")
