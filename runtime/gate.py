@@ -6,6 +6,10 @@ made so far, takes the executable's arena, makes the outputs, enters the program
 returns the list of outputs. Whatever it does not know (new shapes, other memory layouts, an arena in use) makes it
 return None, and the caller goes the slow way, which also words the errors. It returns an int if the program failed.
 
+Large outputs are made on cache lines of their own and their memory is kept for the next when their array is gone:
+NumPy's begins 16 bytes into a line, where each store of a full vector touches two, and what the C library gives back
+to the system comes as fresh pages, each with a fault (64 MB: 9.4 ms to fill, against 4.0).
+
 It knows NumPy's array header and CPython's object header by their layout, so it is used only where `supported` has
 found both to be as expected.
 """
@@ -18,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,22 +34,30 @@ from gnomon.runtime.buffer import address_of
 
 CALL, SEIZE, FREE = "gnomon.call", "gnomon.seize", "gnomon.free"
 
+LARGE = 128 << 10
+"""Bytes from which an output is made in memory of our own."""
+
+KEPT, KEPT_BYTES = 8, 256 << 20
+"""How many blocks of large outputs, and how many bytes in all, are kept for the next."""
+
 PLANS = 64
 """How many plans are searched; the latest are first. Beyond this the search takes as long as the slow way's."""
 
 DATA, RANK, DIMENSIONS, DTYPE, FLAGS = 16, 24, 32, 56, 64
 """Where NumPy's array object has its fields, in bytes from its start (PyArrayObject_fields, unchanged since 1.7)."""
 
-NEW_FROM_DESCR = 94
-"""PyArray_NewFromDescr's place in the table of NumPy's C interface, which never changes; the type's is 2."""
+TYPE, NEW_FROM_DESCR, SET_BASE = 2, 94, 282
+"""Places in the table of NumPy's C interface, which never change: the type, PyArray_NewFromDescr,
+PyArray_SetBaseObject."""
 
 # The call table, %self's data, as words of 8 bytes:
 #   0 inputs  1 outputs  2 slots  3 entry  4 parallel  5 arena in use  6 first plan
 #   7, 8 addresses of rows (dtype object, rank, slot) of inputs, of outputs
 #   9 aliases  10 address of rows (slot, slot whose memory it is)
-#   11 ndarray  12 PyArray_NewFromDescr  13 None
+#   11 ndarray  12 PyArray_NewFromDescr  13 None  14 PyArray_SetBaseObject
 # A plan: 0 next plan  1 address of size values  2 address of the table of slots  3 what wakes the threads, if it pays
-#   4… dimensions of inputs, then of outputs
+#   4 address of the bytes of each output  5… dimensions of inputs, then of outputs
+# A block of a large output has its size 64 bytes before its beginning, and 64 more for the sake of alignment.
 _TEXT = """
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
@@ -53,6 +66,12 @@ declare i32 @PyList_SetItem(ptr, i64, ptr)
 declare ptr @PyLong_FromLong(i64)
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
+declare ptr @PyCapsule_New(ptr, ptr, ptr)
+declare ptr @PyCapsule_GetPointer(ptr, ptr)
+declare ptr @PyErr_NoMemory()
+declare i32 @posix_memalign(ptr, i64, i64)
+declare i32 @madvise(ptr, i64, i32)
+declare void @free(ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
 define i64 @{seize}(ptr %busy) nounwind {{
@@ -147,6 +166,149 @@ no:
   ret ptr null
 }}
 
+; blocks whose arrays are gone, and the bytes of all. Everything here happens with the interpreter's lock held.
+@kept = internal global [{kept} x ptr] zeroinitializer, align 8
+@kept_bytes = internal global i64 0, align 8
+@turn = internal global i64 0, align 8
+
+; a block of at least this size, none more than a quarter too large
+define internal ptr @take(i64 %size) nounwind {{
+entry:
+  %out = alloca ptr
+  %quarter = lshr i64 %size, 2
+  %most = add i64 %size, %quarter
+  br label %look
+look:
+  %i = phi i64 [ 0, %entry ], [ %i1, %next ]
+  %more = icmp slt i64 %i, {kept}
+  br i1 %more, label %one, label %new
+one:
+  %q = getelementptr ptr, ptr @kept, i64 %i
+  %block = load ptr, ptr %q
+  %none = icmp eq ptr %block, null
+  br i1 %none, label %next, label %measure
+measure:
+  %has = call i64 @word(ptr %block, i64 -8)
+  %enough = icmp uge i64 %has, %size
+  %close = icmp ule i64 %has, %most
+  %good = and i1 %enough, %close
+  br i1 %good, label %reuse, label %next
+next:
+  %i1 = add i64 %i, 1
+  br label %look
+reuse:
+  store ptr null, ptr %q
+  %b0 = load i64, ptr @kept_bytes
+  %b1 = sub i64 %b0, %has
+  store i64 %b1, ptr @kept_bytes
+  ret ptr %block
+new:
+  %all = add i64 %size, 64
+  %huge = icmp uge i64 %size, 4194304                          ; on huge pages, if the system has them
+  %align = select i1 %huge, i64 2097152, i64 64
+  %failed = call i32 @posix_memalign(ptr %out, i64 %align, i64 %all)
+  %ok = icmp eq i32 %failed, 0
+  br i1 %ok, label %made, label %full
+full:
+  ret ptr null
+made:
+  %base = load ptr, ptr %out
+  br i1 %huge, label %advise, label %head
+advise:
+  %r = call i32 @madvise(ptr %base, i64 %all, i32 14)
+  br label %head
+head:
+  store i64 %size, ptr %base
+  %begin = getelementptr i8, ptr %base, i64 64
+  ret ptr %begin
+}}
+
+; keep a block for the next, in the place of those kept longest if there is no room
+define internal void @give(ptr %block) nounwind {{
+entry:
+  %size = call i64 @word(ptr %block, i64 -8)
+  %possible = icmp ule i64 %size, {kept_bytes}
+  br i1 %possible, label %try, label %drop
+try:
+  %turn = load i64, ptr @turn
+  %next = add i64 %turn, 1
+  %wrapped = urem i64 %next, {kept}
+  store i64 %wrapped, ptr @turn
+  %q = getelementptr ptr, ptr @kept, i64 %turn
+  %old = load ptr, ptr %q
+  %empty = icmp eq ptr %old, null
+  br i1 %empty, label %room, label %evict
+evict:
+  %olds = call i64 @word(ptr %old, i64 -8)
+  %e0 = load i64, ptr @kept_bytes
+  %e1 = sub i64 %e0, %olds
+  store i64 %e1, ptr @kept_bytes
+  store ptr null, ptr %q
+  %base0 = getelementptr i8, ptr %old, i64 -64
+  call void @free(ptr %base0)
+  br label %room
+room:
+  %b0 = load i64, ptr @kept_bytes
+  %b1 = add i64 %b0, %size
+  %fits = icmp ule i64 %b1, {kept_bytes}
+  br i1 %fits, label %keep, label %try                         ; ends: after a round nothing is kept
+keep:
+  store ptr %block, ptr %q
+  store i64 %b1, ptr @kept_bytes
+  ret void
+drop:
+  %base1 = getelementptr i8, ptr %block, i64 -64
+  call void @free(ptr %base1)
+  ret void
+}}
+
+define internal void @gone(ptr %capsule) nounwind {{
+entry:
+  %block = call ptr @PyCapsule_GetPointer(ptr %capsule, ptr null)
+  call void @give(ptr %block)
+  ret void
+}}
+
+; a new array, its memory uninitialised; null with Python's error set if there is none
+define internal ptr @array(ptr %head, ptr %dtype, i64 %rank, ptr %shape, i64 %bytes) nounwind {{
+entry:
+  %type = call ptr @pointer(ptr %head, i64 11)
+  %make = call ptr @pointer(ptr %head, i64 12)
+  %rank32 = trunc i64 %rank to i32
+  %large = icmp uge i64 %bytes, {large}
+  br i1 %large, label %own, label %numpy
+numpy:
+  call void @Py_IncRef(ptr %dtype)
+  %small = call ptr %make(ptr %type, ptr %dtype, i32 %rank32, ptr %shape, ptr null, ptr null, i32 0, ptr null)
+  ret ptr %small
+own:
+  %block = call ptr @take(i64 %bytes)
+  %full = icmp eq ptr %block, null
+  br i1 %full, label %nomemory, label %owned
+nomemory:
+  %e = call ptr @PyErr_NoMemory()
+  ret ptr null
+owned:
+  %capsule = call ptr @PyCapsule_New(ptr %block, ptr null, ptr @gone)
+  %bare = icmp eq ptr %capsule, null
+  br i1 %bare, label %back, label %wrap
+back:
+  call void @give(ptr %block)
+  ret ptr null
+wrap:                                                          ; C_CONTIGUOUS, ALIGNED, WRITEABLE
+  call void @Py_IncRef(ptr %dtype)
+  %new = call ptr %make(ptr %type, ptr %dtype, i32 %rank32, ptr %shape, ptr null, ptr %block, i32 1281, ptr null)
+  %nothing = icmp eq ptr %new, null
+  br i1 %nothing, label %unwrap, label %based
+unwrap:
+  call void @Py_DecRef(ptr %capsule)
+  ret ptr null
+based:
+  %base = call ptr @pointer(ptr %head, i64 14)
+  %s = call i32 %base(ptr %new, ptr %capsule)                  ; fails only for an array that has a base already
+  ret ptr %new
+}}
+
 define ptr @{call}(ptr %self, ptr %args, i64 %given) nounwind {{
 entry:
   %head = call ptr @pointer(ptr %self, i64 {data})
@@ -176,7 +338,7 @@ search:
   %end = icmp eq ptr %plan, null
   br i1 %end, label %miss, label %try
 try:
-  %dims = getelementptr i64, ptr %plan, i64 4
+  %dims = getelementptr i64, ptr %plan, i64 5
   %shapes = call ptr @match(ptr %dims, ptr %args, ptr %rows, i64 %inputs)
   %differs = icmp eq ptr %shapes, null
   br i1 %differs, label %other, label %take
@@ -214,7 +376,7 @@ bound:
 results:
   %outputs = call i64 @word(ptr %head, i64 1)
   %orows = call ptr @pointer(ptr %head, i64 8)
-  %make = call ptr @pointer(ptr %head, i64 12)
+  %sizes_ = call ptr @pointer(ptr %plan, i64 4)
   %list = call ptr @PyList_New(i64 %outputs)
   %nolist = icmp eq ptr %list, null
   br i1 %nolist, label %nothing, label %output
@@ -229,9 +391,8 @@ fresh:
   %dtype = call ptr @pointer(ptr %orow, i64 0)
   %orank = call i64 @word(ptr %orow, i64 1)
   %oslot = call i64 @word(ptr %orow, i64 2)
-  %rank32 = trunc i64 %orank to i32
-  call void @Py_IncRef(ptr %dtype)
-  %array = call ptr %make(ptr %type, ptr %dtype, i32 %rank32, ptr %shape, ptr null, ptr null, i32 0, ptr null)
+  %obytes = call i64 @word(ptr %sizes_, i64 %o)
+  %array = call ptr @array(ptr %head, ptr %dtype, i64 %orank, ptr %shape, i64 %obytes)
   %none = icmp eq ptr %array, null
   br i1 %none, label %nomemory, label %kept
 kept:
@@ -313,6 +474,9 @@ def source() -> Source:
         dimensions=DIMENSIONS // 8,
         dtype=DTYPE // 8,
         flags=FLAGS,
+        large=LARGE,
+        kept=KEPT,
+        kept_bytes=KEPT_BYTES,
     )
     return Source("gate", text, (CALL, SEIZE, FREE))
 
@@ -337,7 +501,7 @@ def supported() -> bool:
             or shape != array.shape
         ):
             return False
-    return _numpy_interface()[2] == id(np.ndarray)
+    return _numpy_interface()[TYPE] == id(np.ndarray)
 
 
 @cache
@@ -346,7 +510,7 @@ def _numpy_interface() -> Any:
     capsule = import_module("numpy._core._multiarray_umath")._ARRAY_API
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return (ctypes.c_void_p * (NEW_FROM_DESCR + 1)).from_address(pointer(capsule, None))
+    return (ctypes.c_void_p * (SET_BASE + 1)).from_address(pointer(capsule, None))
 
 
 class _Method(ctypes.Structure):
@@ -399,9 +563,10 @@ class Gate:
         self._head = _words([
             len(inputs), len(outputs), slots, entry, parallel, 0, 0, address_of(self._rows[0]),
             address_of(self._rows[1]), len(aliases), address_of(self._rows[2]),
-            id(np.ndarray), interface[NEW_FROM_DESCR], id(None),
+            id(np.ndarray), interface[NEW_FROM_DESCR], id(None), interface[SET_BASE],
         ])  # fmt: skip
-        self._plans: list[tuple[np.ndarray, Any]] = []
+        self._widths = [dtypes.named(d).bytes for _, d, _ in outputs]
+        self._plans: list[tuple[np.ndarray, np.ndarray, Any]] = []
         self._busy = address_of(self._head) + 5 * 8
         self.call = new(ctypes.addressof(method), self._head, None)
 
@@ -425,8 +590,10 @@ class Gate:
         The arena must have been seized.
         """
         dimensions = [extent for shape in shapes for extent in shape]
-        plan = _words([int(self._head[6]), values, table, waken, *dimensions])
-        self._plans.append((plan, owner))
+        results = shapes[len(shapes) - len(self._widths) :]
+        sizes = _words([prod(shape) * width for shape, width in zip(results, self._widths, strict=True)])
+        plan = _words([int(self._head[6]), values, table, waken, address_of(sizes), *dimensions])
+        self._plans.append((plan, sizes, owner))
         self._head[6] = address_of(plan)
         if len(self._plans) > PLANS:  # the last in line is the first that was added
             self._plans.pop(0)

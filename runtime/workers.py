@@ -31,9 +31,13 @@ def available() -> bool:
 
 
 class Worker:
-    """One process that compiles one source at a time."""
+    """One process that compiles one source at a time.
+
+    usable   no answer is outstanding: after an interrupt the next answer would be that to an earlier request
+    """
 
     def __init__(self) -> None:
+        self.usable = True
         self.errors: BinaryIO = tempfile.TemporaryFile()  # a file never fills up and blocks, as a pipe would
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", codegen.__file__, *(os.path.abspath(p) for p in sys.path if p)],
@@ -44,7 +48,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.usable and self.process.poll() is None
 
     def compile(self, source: Source, check: bool) -> bytes | None:
         """The object of `source`; None if the process had ended for want of work before it came.
@@ -54,6 +58,7 @@ class Worker:
         requests, replies = self.process.stdin, self.process.stdout
         assert requests is not None
         assert replies is not None
+        self.usable = False
         try:
             codegen.send(requests, codegen.CHECK if check else 0, source.text.encode())
             reply = codegen.receive(replies)
@@ -64,6 +69,7 @@ class Worker:
             if code == -getattr(signal, "SIGALRM", 0):
                 return None
             raise cpu.compile_error(source, self._last_words() or f"the compiling process ended with code {code}")
+        self.usable = True
         status, data = reply
         if status != codegen.DONE:
             raise cpu.compile_error(source, data.decode(errors="replace"))
@@ -77,6 +83,8 @@ class Worker:
 
     def end(self) -> None:
         """Close its pipes, which ends it, and wait until it has."""
+        if not self.usable:
+            self.process.kill()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream is not None:
                 try:
@@ -120,8 +128,12 @@ def compile_sources(sources: Sequence[Source], processes: int, check: bool) -> l
     for thread in others:
         thread.start()
     run()
-    for thread in others:
-        thread.join()
+    try:
+        for thread in others:
+            thread.join()
+    except BaseException as error:
+        failures.append(error)  # the threads end after what they are compiling
+        raise
     if failures:
         raise failures[0]
     return [r for r in results if r is not None]

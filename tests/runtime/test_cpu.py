@@ -171,6 +171,17 @@ def test_worker_that_ended_for_want_of_work_is_replaced(programs):
     assert len(workers.compile_sources([numbered(programs, 2)], 1, check=False)) == 1
 
 
+def test_interrupted_worker_is_not_used_again(programs, monkeypatch):
+    def interrupted(stream):
+        raise KeyboardInterrupt
+
+    first, second = numbered(programs, 3), numbered(programs, 4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(codegen, "receive", interrupted)
+        workers.compile_sources([first], 1, check=False)
+    assert workers.compile_sources([second], 1, check=False) == [codegen.compile_object(second.text)]
+
+
 def test_script_without_main_guard(fresh_cache):
     done = run("""
         from gnomon.compiler.program import Source

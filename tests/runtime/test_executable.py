@@ -1,3 +1,4 @@
+import sys
 import threading
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 
 from gnomon.compiler.errors import ArgumentError, CompileError, DataError, DeviceError
 from gnomon.compiler.program import Launch, Slot, Source
-from gnomon.runtime.buffer import Buffer
+from gnomon.runtime import gate
+from gnomon.runtime.buffer import Buffer, address_of
 from gnomon.runtime.executable import Executable, Observer, accept
 
 random = np.random.default_rng(0)
@@ -243,3 +245,75 @@ def test_stepwise_loops_and_branches(programs):
     np.testing.assert_array_equal(out, 9 * x)
     assert len(recorder.seen) == 3
     assert recorder.seen[0][1][4] == 2  # the counter's memory, at its last value
+
+
+# ---- the quick way in
+
+
+@pytest.mark.skipif(not gate.supported(), reason="this Python's or NumPy's objects are not laid out as the gate knows")
+class TestGate:
+    def test_it_knows_what_it_has_seen(self, programs):
+        executable = Executable(programs.chain())
+        x = vector(6)
+        assert executable._quick(x) is None
+        first = executable(x)
+        np.testing.assert_array_equal(executable._quick(x)[0], first[0])
+        for other in (
+            vector(7), x.astype(np.float64), x[::2], x.reshape(2, 3), x.astype(">f4"), list(x), x.view(np.recarray),
+            None, 3,
+        ):  # fmt: skip
+            assert executable._quick(other) is None
+        assert executable._quick() is None
+        assert executable._quick(x, x) is None
+
+    def test_it_leaks_no_reference(self, programs):
+        executable = Executable(programs.saxpy())
+        x = vector(6)
+        executable(x, A)
+        counted = (x, A, None, x.dtype, np.ndarray)
+        before = [sys.getrefcount(o) for o in counted]
+        for _ in range(1000):
+            executable(x, A)
+            executable._quick(x)
+        after = [sys.getrefcount(o) for o in counted]
+        assert max(abs(a - b) for a, b in zip(before, after, strict=True)) < 50
+
+    def test_many_shapes(self, programs):
+        executable = Executable(programs.saxpy())
+        for _ in range(2):
+            for n in range(gate.PLANS + 10):
+                x = vector(n)
+                np.testing.assert_array_equal(executable(x, A)[0], x * 3 + x)
+
+    def test_failing_program(self, programs):
+        slots = (Slot("x", "float32", (programs.N,), "input"),)
+        executable = Executable(programs.program("gate_fails", slots, (), "", (), (0,), (), status=-3))
+        for _ in range(3):
+            with pytest.raises(DeviceError, match="ended with status -3"):
+                executable(vector(2))
+        assert executable._quick(vector(2)) == -3
+
+    def test_large_outputs_are_aligned_and_their_memory_kept(self, programs):
+        executable = Executable(programs.saxpy())
+        x = vector(gate.LARGE)
+        executable(x, A)
+        out = executable(x, A)[0]
+        np.testing.assert_array_equal(out, x * 3 + x)
+        assert out.flags.writeable
+        assert out.flags.c_contiguous
+        place = address_of(out)
+        assert place % 64 == 0
+        part = out[3:5]
+        del out
+        other = executable(x, A)[0]
+        assert address_of(other) != place  # a view still holds it
+        np.testing.assert_array_equal(part, (x * 3 + x)[3:5])
+        del part, other
+        assert place in {address_of(o) for o in (executable(x, A)[0], executable(x, A)[0])}
+
+    def test_large_outputs_that_never_fit_what_is_kept(self, programs):
+        executable = Executable(programs.saxpy())
+        for n in range(gate.LARGE, 12 * gate.LARGE, gate.LARGE):
+            x = np.ones(n, np.float32)
+            for _ in range(2):
+                assert (executable(x, A)[0] == 4).all()
