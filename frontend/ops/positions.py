@@ -1,0 +1,654 @@
+"""Reading and writing at computed positions, ordering, counting, running totals.
+
+Ordering counts, for each element, how many come before it: n² comparisons, no data-dependent control flow.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
+from gnomon.compiler.graph import Node
+from gnomon.compiler.ops import build
+from gnomon.compiler.sizes import Dim
+from gnomon.ops.arguments import as_axes, as_axis, as_dtype, as_shape, as_size, floating, numbers, one_of, together
+from gnomon.ops.shaping import cut, moved
+from gnomon.tensor import getitem, node_of, op, operand
+
+
+def wrapped(indices: Node, extent: Dim) -> Node:
+    """Integer positions, negative ones counted from the end."""
+    if not dtypes.is_integer(indices.dtype):
+        raise DTypeError(f"positions must be integers, got {indices.type}")
+    if indices.dtype.startswith("u"):
+        return indices
+    wide = build.cast(indices, "int64") if indices.dtype in ("int8", "int16") else indices
+    return build.where(build.less(wide, 0), build.add(wide, build.size(extent, wide.dtype)), wide)
+
+
+# ---- reading
+
+
+@op
+def take(x, indices, axis=None):
+    """Elements (or, with `axis`, slices) of x at `indices`; negative ones count from the end.
+
+    Positions outside the axis read its first or last element.
+    """
+    x, at = node_of(x), node_of(indices)
+    if axis is None:
+        x, axis = build.reshape(x, (build.product(x.shape),)), 0
+    axis = as_axis(x, axis)
+    return build.gather(x, wrapped(at, x.shape[axis]), axis)
+
+
+@op
+def take_along_axis(x, indices, axis=None):
+    """For each position of `indices`, the element of x that is there along `axis`; the other sizes agree or are 1."""
+    x, at = node_of(x), node_of(indices)
+    if axis is None:
+        x, axis = build.reshape(x, (build.product(x.shape),)), 0
+    axis = as_axis(x, axis)
+    if at.rank != x.rank:
+        raise ShapeError(f"take_along_axis needs as many axes on both sides, got {x.type} and {at.type}")
+    lead = build.broadcast_shapes(*((*v.shape[:axis], 1, *v.shape[axis + 1 :]) for v in (x, at)))
+    def with_axis(v):
+        return build.broadcast_to(v, (*lead[:axis], v.shape[axis], *lead[axis + 1 :]))
+    return build.gather_along(with_axis(x), with_axis(wrapped(at, x.shape[axis])), axis)
+
+
+@op
+def get_item(x, key):
+    """x[key]."""
+    return getitem(node_of(x), key)
+
+
+@numbers("shape")
+@op
+def slice(inputs, start_indices, shape):
+    """The part of `inputs` of the given `shape` that begins at `start_indices` (numbers or a tensor of integers).
+
+    A begin that leaves too little behind it is moved back.
+    """
+    x = node_of(inputs)
+    size = as_shape(shape)
+    starts = _starts(x, start_indices)
+    for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
+        if not isinstance(start, Node):
+            x = cut(x, axis, start, n)
+        else:
+            place = build.add(build.iota((n,), 0, "int64"), _kept_inside(start, x.shape[axis] - n))
+            x = build.gather(x, place, axis)
+    return x
+
+
+def _starts(x: Node, given: Any) -> list[Any]:
+    """Where each axis begins: a size, or a scalar node if only the run knows."""
+    if isinstance(given, Node):
+        parts: list[Any] = [build.reshape(cut(given, 0, k, 1), ()) for k in builtins.range(x.rank)]
+    else:
+        parts = list(given) if isinstance(given, (list, tuple)) else [given]
+    if len(parts) != x.rank:
+        raise ShapeError(f"a slice of {x.type} needs one begin per axis, got {len(parts)}")
+    found = []
+    for p in parts:
+        try:
+            found.append(as_size(p))
+        except ShapeError:
+            found.append(node_of(p))
+    return found
+
+
+def _kept_inside(start: Node, last: Dim) -> Node:
+    wide = build.cast(start, "int64")
+    return build.maximum(build.minimum(wide, build.size(last, "int64")), 0)
+
+
+@numbers("shape")
+@op
+def unravel_index(indices, shape):
+    """Positions in a flattened array of `shape` as one tensor of positions per axis."""
+    at = node_of(indices)
+    sizes = as_shape(shape)
+    at = wrapped(at, build.product(sizes))
+    found = []
+    for d in reversed(sizes):
+        n = build.size(d, at.dtype)
+        found.append(build.mod(at, n))
+        at = build.floor_divide(at, n)
+    return tuple(reversed(found))
+
+
+# ---- writing
+
+
+@op
+def slice_update(inputs, start_indices, updates):
+    """`inputs` with the part that begins at `start_indices` replaced by `updates`."""
+    x, new = node_of(inputs), node_of(updates)
+    new = build.cast(new, x.dtype)
+    starts = _starts(x, start_indices)
+    if new.rank != x.rank:
+        raise ShapeError(f"slice_update of {x.type} needs updates with as many axes, got {new.type}")
+    inside: Node | None = None
+    value = new
+    for axis, (start, n) in enumerate(zip(starts, new.shape, strict=True)):
+        extent = x.shape[axis]
+        if n == extent:
+            continue
+        begin = _kept_inside(start, extent - n) if isinstance(start, Node) else build.size(start, "int64")
+        local = build.subtract(build.iota((extent,), 0, "int64"), begin)
+        value = build.gather(value, local, axis)  # positions outside are kept within the axis and not used
+        hit = build.logical_and(build.greater_equal(local, 0), build.less(local, build.size(n, "int64")))
+        hit = build.broadcast(hit, x.shape, [axis])
+        inside = hit if inside is None else build.logical_and(inside, hit)
+    return value if inside is None else build.where(inside, value, x)
+
+
+def _linear(indices: Node, sizes: tuple[Dim, ...]) -> Node:
+    """The row-major position of each row of `indices`: int[n, len(sizes)] -> int64[n]."""
+    last = indices.rank - 1
+    total: Any = 0
+    for k, d in enumerate(sizes):
+        at = build.cast(wrapped(cut(indices, last, k, 1, drop=True), d), "int64")
+        total = at if k == 0 else build.add(build.multiply(total, build.size(d, "int64")), at)
+    return total
+
+
+def _index_rows(indices: Any) -> tuple[Node, int]:
+    at = node_of(indices)
+    if at.rank < 1 or not isinstance(at.shape[-1], int):
+        raise ShapeError(f"indices must be int[..., number of axes], got {at.type}")
+    return at, at.shape[-1]
+
+
+@numbers("shape")
+@op
+def scatter(indices, values, shape):
+    """Zeros of `shape` with `values` added at `indices`.
+
+    indices: int[..., k], positions in the first k axes   values: [..., rest of shape]
+    """
+    at, depth = _index_rows(indices)
+    v, sizes = node_of(values), as_shape(shape)
+    place = _linear(at, sizes[:depth])
+    flat = build.scatter_add(place, v, build.product(sizes[:depth]), 0)
+    return build.reshape(flat, sizes)
+
+
+@op
+def scatter_update(inputs, indices, updates, reduction=None):
+    """`inputs` with the elements at `indices` replaced by (or, by `reduction`, combined with) `updates`.
+
+    indices: int[..., k], positions in the first k axes   updates: [..., rest of shape]
+    reduction   None (of equal positions the last one stays), 'add', 'mul', 'max', 'min'
+    """
+    x, (at, depth) = node_of(inputs), _index_rows(indices)
+    one_of("reduction of scatter_update", reduction, (None, "add", "mul", "max", "min"))
+    lead, rest = x.shape[:depth], x.shape[depth:]
+    n = build.product(lead)
+    new = build.cast(node_of(updates), x.dtype)
+    place = _linear(at, lead)
+    place = build.reshape(place, (build.product(place.shape),))
+    new = build.broadcast_to(new, (*at.shape[:-1], *rest))
+    new = build.reshape(new, (place.shape[0], *rest))
+    flat = build.reshape(x, (n, *rest))
+    if reduction == "add":
+        return build.reshape(build.add(flat, build.scatter_add(place, new, n, 0)), x.shape)
+    if reduction is not None:
+        kind = {"mul": "prod"}.get(reduction, reduction)
+        combined = _segments(new, place, n, kind)
+        combine = {"mul": build.multiply, "max": build.maximum, "min": build.minimum}[reduction]
+        return build.reshape(combine(flat, combined), x.shape)
+    # the last writer of each position: its number + 1, 0 where nobody writes
+    turn = build.add(build.iota(place.shape, 0, "int64"), 1)
+    writer = _segments(turn, place, n, "max", empty=0)
+    hit = build.broadcast(build.greater(writer, 0), flat.shape, [0])
+    value = build.gather(new, build.subtract(writer, 1), 0)
+    return build.reshape(build.where(hit, value, flat), x.shape)
+
+
+# ---- groups
+
+
+def _segments(data: Node, ids: Node, count: Dim, kind: str, empty: Any = None) -> Node:
+    """A reduction of the rows of `data` that share an id, by comparing every id with every group."""
+    n = data.shape[0]
+    ids = build.equate(ids, (n,))
+    member = build.equal(
+        build.broadcast(build.cast(ids, "int64"), (count, n), [1]), build.iota((count, n), 0, "int64")
+    )
+    wide = (count, *data.shape)
+    row = dtypes.named(data.dtype)
+    if empty is None:
+        limits = np.finfo(row.numpy) if row.kind == "f" else np.iinfo(row.numpy)
+        low, high = (-math.inf, math.inf) if row.kind == "f" else (int(limits.min), int(limits.max))
+        empty = {"sum": 0, "prod": 1, "max": low, "min": high}[kind]
+    masked = build.where(
+        build.broadcast(member, wide, [0, 1]),
+        build.broadcast(data, wide, range(1, len(wide))),
+        build.constant(empty, data.dtype),
+    )
+    return build.reduce(kind, masked, [1])
+
+
+def _segment_arguments(name: str, data: Any, ids: Any, num_segments: Any) -> tuple[Node, Node, Dim]:
+    x, at = node_of(data), node_of(ids)
+    if at.rank != 1 or not x.rank:
+        raise ShapeError(f"{name} needs ids int[n] for the rows of data [n, ...], got {at.type} and {x.type}")
+    if num_segments is None:
+        raise ArgumentError(f"{name} needs num_segments: the number of groups must be known before the function runs")
+    return x, at, as_size(num_segments)
+
+
+@numbers("num_segments")
+@op
+def segment_sum(data, segment_ids, num_segments=None, sorted=False):
+    """The sums of the rows of `data` that share an id; ids outside 0 … num_segments - 1 are left out.
+
+    data: [n, ...]   segment_ids: int[n]   result: [num_segments, ...]
+    """
+    x, at, count = _segment_arguments("segment_sum", data, segment_ids, num_segments)
+    inside = build.logical_and(build.greater_equal(at, 0), build.less(at, build.size(count, at.dtype)))
+    kept = build.where(build.broadcast(build.equate(inside, x.shape[:1]), x.shape, [0]), x, build.constant(0, x.dtype))
+    return build.scatter_add(build.equate(at, x.shape[:1]), kept, count, 0)
+
+
+@numbers("num_segments")
+@op
+def segment_max(data, segment_ids, num_segments=None, sorted=False):
+    """The largest of the rows of `data` that share an id; the lowest value where there are none."""
+    return _segments(*_segment_arguments("segment_max", data, segment_ids, num_segments), "max")
+
+
+@numbers("num_segments")
+@op
+def segment_min(data, segment_ids, num_segments=None, sorted=False):
+    """The smallest of the rows of `data` that share an id; the highest value where there are none."""
+    return _segments(*_segment_arguments("segment_min", data, segment_ids, num_segments), "min")
+
+
+@numbers("num_segments")
+@op
+def segment_prod(data, segment_ids, num_segments=None, sorted=False):
+    """The product of the rows of `data` that share an id; 1 where there are none."""
+    return _segments(*_segment_arguments("segment_prod", data, segment_ids, num_segments), "prod")
+
+
+@numbers("minlength")
+@op
+def bincount(x, weights=None, minlength=0, sparse=False):
+    """How often each of 0 … minlength - 1 is in x (along its last axis), or the sum of their `weights`.
+
+    `minlength` must be given, for sizes are known before the function runs; larger numbers are left out.
+    """
+    at = node_of(x)
+    count = as_size(minlength)
+    if isinstance(count, int) and count <= 0:
+        raise ArgumentError("bincount needs minlength: the number of counts must be known before the function runs")
+    w = build.full(at.shape, 1, "int32") if weights is None else build.broadcast_to(node_of(weights), at.shape)
+    wide = (*at.shape, count)
+    place = build.cast(at, "int64")
+    hit = build.equal(build.broadcast(place, wide, range(at.rank)), build.iota(wide, at.rank, "int64"))
+    spread = build.where(hit, build.broadcast(w, wide, range(at.rank)), build.constant(0, w.dtype))
+    return build.sum(spread, at.rank - 1)
+
+
+@op
+def histogram(x, bins=10, range=None):
+    """How many elements of x fall in each of `bins` equal parts of `range` (default: from the least to the largest).
+
+    result: (counts int32[bins], edges [bins + 1])
+    """
+    x = floating(node_of(x))
+    x = build.reshape(x, (build.product(x.shape),))
+    low = build.min(x) if range is None else build.constant(range[0], x.dtype)
+    high = build.max(x) if range is None else build.constant(range[1], x.dtype)
+    flat = build.equal(low, high)
+    low, high = build.where(flat, build.subtract(low, 0.5), low), build.where(flat, build.add(high, 0.5), high)
+    step = build.divide(build.subtract(high, low), float(bins))
+    turn = build.iota((bins + 1,), 0, x.dtype)
+    edges = build.where(build.equal(turn, float(bins)), high, build.add(low, build.multiply(turn, step)))
+    wide = (x.shape[0], bins)
+    value = build.broadcast(x, wide, [0])
+    lower, upper = (build.broadcast(cut(edges, 0, k, bins), wide, [1]) for k in (0, 1))
+    last = build.equal(build.iota(wide, 1), bins - 1)
+    below = build.logical_or(build.less(value, upper), build.logical_and(last, build.less_equal(value, upper)))
+    inside = build.logical_and(build.greater_equal(value, lower), below)
+    return build.sum(build.cast(inside, "int32"), 0), edges
+
+
+# ---- one hot
+
+
+@numbers("num_classes")
+@op
+def one_hot(x, num_classes, axis=-1, dtype=None, sparse=False):
+    """1 at the position x names along a new `axis` of `num_classes`, 0 elsewhere; all 0 where x is out of range."""
+    return hot(node_of(x), as_size(num_classes), axis, _float(dtype))
+
+
+def _float(dtype: Any) -> str:
+    from gnomon.config import floatx
+
+    return as_dtype(dtype, floatx())
+
+
+def hot(at: Node, classes: Dim, axis: int, dtype: str) -> Node:
+    """one_hot of a node."""
+    place = as_axis(at, axis, 1)
+    shape = (*at.shape[:place], classes, *at.shape[place:])
+    at = at if dtypes.is_integer(at.dtype) else build.cast(at, "int32")
+    spread = build.broadcast(at, shape, [k for k in range(len(shape)) if k != place])
+    return build.cast(build.equal(spread, build.iota(shape, place, at.dtype)), dtype)
+
+
+@numbers("num_classes")
+@op
+def multi_hot(inputs, num_classes=None, axis=-1, dtype=None, sparse=False, **kwargs):
+    """1 at every position that is in the rows of `inputs`, 0 elsewhere.
+
+    inputs: int[..., n]   result: [..., num_classes]
+    """
+    num_classes = kwargs.get("num_tokens", num_classes)
+    at = node_of(inputs)
+    if at.rank == 1:
+        return build.max(hot(at, as_size(num_classes), -1, _float(dtype)), 0)
+    return build.max(hot(at, as_size(num_classes), axis, _float(dtype)), at.rank - 1 if axis in (-1, at.rank) else 1)
+
+
+@op
+def in_top_k(targets, predictions, k):
+    """Whether the prediction of the target class is among the k largest: fewer than k are strictly larger.
+
+    targets: int[n]   predictions: float[n, classes]   result: bool[n]
+    """
+    at, x = node_of(targets), node_of(predictions)
+    if x.rank != at.rank + 1:
+        raise ShapeError(f"in_top_k needs targets int[...] and predictions [..., classes], got {at.type} and {x.type}")
+    last = x.rank - 1
+    own = build.gather_along(x, build.reshape(at, (*at.shape, 1)), last)
+    larger = build.greater(x, build.broadcast_to(own, x.shape))
+    few = build.less(build.sum(build.cast(larger, "int32"), last), operand(k))
+    n = build.size(x.shape[last], at.dtype)
+    inside = build.logical_and(build.greater_equal(at, 0), build.less(at, n))
+    known = build.isfinite(build.reshape(own, at.shape))
+    return build.logical_and(build.logical_and(few, inside), known)
+
+
+# ---- order
+
+
+def _ranks(x: Node, descending: bool = False) -> Node:
+    """How many elements of the last axis come before each one in order; equal ones keep theirs, NaN is largest."""
+    n, last = x.shape[-1], x.rank
+    wide = (*x.shape, n)  # [..., i, j]: j before i?
+    own = build.broadcast(x, wide, range(last))
+    other = build.broadcast(x, wide, [*range(last - 1), last])
+    before = build.greater(other, own) if descending else build.less(other, own)
+    same = build.equal(other, own)
+    if dtypes.is_float(x.dtype):
+        own_nan, other_nan = build.isnan(own), build.isnan(other)
+        if descending:  # NaN is the largest here too
+            before = build.logical_or(before, build.logical_and(other_nan, build.logical_not(own_nan)))
+        else:
+            before = build.logical_or(before, build.logical_and(own_nan, build.logical_not(other_nan)))
+        same = build.logical_or(same, build.logical_and(own_nan, other_nan))
+    earlier = build.less(build.iota(wide, last), build.iota(wide, last - 1))
+    first = build.logical_or(before, build.logical_and(same, earlier))
+    return build.sum(build.cast(first, "int32"), last)
+
+
+def _order(x: Node, descending: bool = False) -> Node:
+    """Positions that sort the last axis: int32, the inverse permutation of the ranks."""
+    last = x.rank - 1
+    return build.scatter_along(_ranks(x, descending), build.iota(x.shape, last), x.shape[last], last)
+
+
+def _on_last(x: Node, axis: int | None, fn: Callable[[Node], Node]) -> Node:
+    """`fn` along one axis; None flattens."""
+    if axis is None:
+        return fn(build.reshape(x, (build.product(x.shape),)))
+    if not x.rank:
+        return build.reshape(fn(build.reshape(x, (1,))), ())
+    return moved(fn(moved(x, axis, -1)), -1, axis)
+
+
+def sorted_last(x: Node) -> Node:
+    return build.gather_along(x, _order(x), x.rank - 1)
+
+
+@op
+def sort(x, axis=-1):
+    """x in ascending order along `axis`, NaN last."""
+    return _on_last(node_of(x), axis, sorted_last)
+
+
+@op
+def argsort(x, axis=-1):
+    """The positions that put x in ascending order along `axis`, equal elements in their order: int32."""
+    return _on_last(node_of(x), axis, _order)
+
+
+@op
+def argpartition(x, kth, axis=-1):
+    """Positions that put the kth smallest element at place kth, smaller ones before and larger ones behind it."""
+    return _on_last(node_of(x), axis, _order)
+
+
+@numbers("k")
+@op
+def top_k(x, k, sorted=True):
+    """The k largest elements of the last axis in descending order, and their positions: ([..., k], int32[..., k])."""
+    x = node_of(x)
+    n = as_size(k)
+    if not x.rank or (isinstance(n, int) and isinstance(x.shape[-1], int) and n > x.shape[-1]):
+        raise ShapeError(f"top_k: the last axis of {x.type} has fewer than {n} elements")
+    place = cut(_order(x, descending=True), x.rank - 1, 0, n)
+    return build.gather_along(x, place, x.rank - 1), place
+
+
+@op
+def searchsorted(sorted_sequence, values, side="left"):
+    """Where each of `values` belongs in a sorted vector: before ('left') or behind ('right') its equals. int32."""
+    one_of("side", side, ("left", "right"))
+    s, v = together(sorted_sequence, values)
+    if s.rank != 1:
+        raise ShapeError(f"searchsorted needs a sorted vector, got {s.type}")
+    return _searched(s, v, "less" if side == "left" else "less_equal")
+
+
+def _searched(s: Node, v: Node, comparison: str) -> Node:
+    wide = (*v.shape, s.shape[0])
+    below = build.apply(comparison, build.broadcast(s, wide, [v.rank]), build.broadcast(v, wide, range(v.rank)))
+    return build.sum(build.cast(below, "int32"), v.rank)
+
+
+@op
+def digitize(x, bins):
+    """Which of the intervals between ascending `bins` each element is in: 0 below the first. int32."""
+    x, edges = together(x, bins)
+    return _searched(edges, x, "less_equal")
+
+
+@op
+def isin(x1, x2, assume_unique=False, invert=False):
+    """Whether each element of x1 is among those of x2."""
+    x, y = together(x1, x2)
+    y = build.reshape(y, (build.product(y.shape),))
+    wide = (*x.shape, y.shape[0])
+    same = build.equal(build.broadcast(x, wide, range(x.rank)), build.broadcast(y, wide, [x.rank]))
+    found = build.any(same, x.rank)
+    return build.logical_not(found) if invert else found
+
+
+@op
+def select(condlist, choicelist, default=0):
+    """For each element the first choice whose condition is true, `default` where none is."""
+    if len(condlist) != len(choicelist):
+        raise ArgumentError(f"select needs one choice per condition, got {len(condlist)} and {len(choicelist)}")
+    result: Any = operand(default)
+    for condition, choice in reversed(list(zip(condlist, choicelist, strict=True))):
+        result = build.where(operand(condition), operand(choice), result)
+    return result
+
+
+# ---- quantiles
+
+
+def _quantile(x: Node, q: Any, axis: Any, method: str, keepdims: bool) -> Node:
+    one_of("method of quantile", method, ("linear", "lower", "higher", "nearest", "midpoint"))
+    x = floating(x)
+    axes = as_axes(x, axis)
+    kept = [k for k in range(x.rank) if k not in axes]
+    moved_x = build.transpose(x, [*kept, *axes])
+    lead = tuple(x.shape[k] for k in kept)
+    flat = build.reshape(moved_x, (*lead, build.product(x.shape[a] for a in axes)))
+    ordered = sorted_last(flat)
+    q = build.cast(node_of(q), x.dtype)
+    n = build.size(flat.shape[-1], x.dtype)
+    place = build.multiply(q, build.subtract(n, 1.0))
+    low, high = build.floor(place), build.ceil(place)
+    def read(p):
+        return build.gather(ordered, build.cast(p, "int32"), len(lead))
+    part = build.subtract(place, low)
+    match method:
+        case "lower":
+            found = read(low)
+        case "higher":
+            found = read(high)
+        case "nearest":
+            found = read(build.round(place))
+        case "midpoint":
+            found = build.multiply(build.add(read(low), read(high)), 0.5)
+        case _:
+            below, above = read(low), read(high)
+            weight = build.broadcast_to(part, below.shape)
+            between = build.multiply(build.subtract(above, below), weight)
+            found = build.where(build.equal(weight, 0.0), below, build.add(below, between))  # no 0 * inf
+    missing = build.any(build.isnan(flat), -1)
+    found = build.where(build.broadcast(missing, found.shape, range(len(lead))), math.nan, found)
+    found = moved(found, tuple(range(len(lead), found.rank)), tuple(range(q.rank)))  # the axes of q come first
+    if keepdims:
+        found = build.reshape(found, (*q.shape, *(1 if k in axes else d for k, d in enumerate(x.shape))))
+    return found
+
+
+@op
+def quantile(x, q, axis=None, method="linear", keepdims=False):
+    """The value below which a share `q` (0 to 1) of the elements over `axis` lies; the axes of q come first.
+
+    method   between two elements: 'linear', 'lower', 'higher', 'nearest', 'midpoint'
+    """
+    return _quantile(node_of(x), q, axis, method, keepdims)
+
+
+@op
+def percentile(x, q, axis=None, method="linear", keepdims=False):
+    """The value below which `q` percent of the elements over `axis` lie."""
+    return _quantile(node_of(x), build.divide(floating(node_of(q)), 100.0), axis, method, keepdims)
+
+
+@op
+def median(x, axis=None, keepdims=False):
+    """The middle element over `axis`, the mean of the middle two of an even number."""
+    return _quantile(node_of(x), 0.5, axis, "linear", keepdims)
+
+
+# ---- running totals and differences
+
+
+def _running(x: Node, axis: int | None, dtype: Any, kind: str) -> Node:
+    x = build.cast(x, "int32") if x.dtype == "bool" else x
+    x = build.cast(x, as_dtype(dtype, x.dtype))
+
+    def along(v: Node) -> Node:
+        n, last = v.shape[-1], v.rank
+        wide = (*v.shape, n)  # [..., i, j]: element j counts for i from j on
+        upto = build.less_equal(build.iota(wide, last), build.iota(wide, last - 1))
+        value = build.broadcast(v, wide, [*range(last - 1), last])
+        return build.reduce(kind, build.where(upto, value, build.constant(kind == "prod", v.dtype)), [last])
+
+    return _on_last(x, axis, along)
+
+
+@op
+def cumsum(x, axis=None, dtype=None):
+    """The sum of each element and all before it along `axis` (None: of the flattened array)."""
+    return _running(node_of(x), axis, dtype, "sum")
+
+
+@op
+def cumprod(x, axis=None, dtype=None):
+    """The product of each element and all before it along `axis` (None: of the flattened array)."""
+    return _running(node_of(x), axis, dtype, "prod")
+
+
+def _without_nan(x: Node, value: int) -> Node:
+    return build.where(build.isnan(x), float(value), x) if dtypes.is_float(x.dtype) else x
+
+
+@op
+def nancumsum(x, axis=None, dtype=None):
+    """cumsum with NaN as 0."""
+    return _running(_without_nan(node_of(x), 0), axis, dtype, "sum")
+
+
+@op
+def nancumprod(x, axis=None, dtype=None):
+    """cumprod with NaN as 1."""
+    return _running(_without_nan(node_of(x), 1), axis, dtype, "prod")
+
+
+@op
+def diff(a, n=1, axis=-1):
+    """Each element minus the one before it along `axis`, n times over."""
+    x = node_of(a)
+    at = as_axis(x, axis)
+    for _ in builtins.range(n):
+        extent = x.shape[at]
+        later, earlier = cut(x, at, 1, extent - 1), cut(x, at, 0, extent - 1)
+        x = build.not_equal(later, earlier) if x.dtype == "bool" else build.subtract(later, earlier)
+    return x
+
+
+@op
+def corrcoef(x):
+    """Pearson's correlation of the rows of x: [n, n]."""
+    x = floating(node_of(x))
+    x = x if x.rank == 2 else build.reshape(x, (1, *x.shape))
+    centred = build.subtract(x, build.mean(x, -1, True))
+    cov = build.contract(centred, centred, [0, 2], [1, 2], [0, 1])
+    spread = build.sqrt(build.sum(build.square(centred), -1))
+    n = x.shape[0]
+    scale = build.multiply(build.broadcast(spread, (n, n), [0]), build.broadcast(spread, (n, n), [1]))
+    return build.minimum(build.maximum(build.divide(cov, scale), -1.0), 1.0)
+
+
+@op
+def correlate(x1, x2, mode="valid"):
+    """The sliding sum of products of two vectors: 'valid', 'same' or 'full' overlaps."""
+    one_of("mode of correlate", mode, ("valid", "same", "full"))
+    x, w = together(x1, x2)
+    if x.rank != 1 or w.rank != 1 or not (isinstance(x.shape[0], int) and isinstance(w.shape[0], int)):
+        raise ShapeError(f"correlate needs two vectors of known size, got {x.type} and {w.type}")
+    turned = x.shape[0] < w.shape[0]
+    if turned:
+        x, w = w, x
+    n, m = x.shape[0], w.shape[0]
+    low = {"valid": 0, "full": m - 1, "same": m // 2}[mode]
+    if turned and mode == "same":
+        low = (m - 1) // 2
+    count = {"valid": n - m + 1, "full": n + m - 1, "same": n}[mode]
+    high = count + m - 1 - n - low
+    padded = build.pad(x, [low], [high])
+    place = build.add(build.iota((count, m), 0), build.iota((count, m), 1))
+    windows = build.gather(padded, place, 0)
+    result = build.contract(windows, w, [0, 1], [1], [0])
+    return build.flip(result, [0]) if turned else result
