@@ -44,7 +44,8 @@ def train(name: str, build: str, run: str, **given: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _watched() -> Iterator[dict[str, Any]]:
     """Run in an empty folder; what was written to standard output and warned of comes into the dict, if anything."""
-    before, out, seen = os.getcwd(), io.StringIO(), {}
+    seen: dict[str, Any] = {}
+    before, out = os.getcwd(), io.StringIO()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         os.chdir(folder)
@@ -56,8 +57,9 @@ def _watched() -> Iterator[dict[str, Any]]:
     if out.getvalue():
         seen["text"] = mask_times(out.getvalue())
     # NumPy's complaint about JAX arrays is no matter of Keras's users
-    texts = [f"{w.category.__name__}: {plain_text(str(w.message))}" for w in caught if "__array__" not in str(w.message)]
-    if texts:
+    told = [warning for warning in caught if "__array__" not in str(warning.message)]
+    if told:
+        texts = [f"{warning.category.__name__}: {plain_text(str(warning.message))}" for warning in told]
         seen["warnings"] = list(dict.fromkeys(texts))
 
 
