@@ -1,0 +1,169 @@
+"""Plain JAX under jit as a worker. Variant 'scan' trains a whole epoch in one lax.scan."""
+
+import sys
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import Job, sample, serve
+
+
+def predict(p, x):
+    w1, b1, w2, b2 = p
+    return jax.nn.softmax(jax.nn.relu(x @ w1 + b1) @ w2 + b2)
+
+
+def rmsprop_step(p, m, x, y):
+    def loss(p):
+        out = predict(p, x)
+        return jnp.mean((out - y) ** 2), jnp.mean(out.argmax(-1) == y.argmax(-1))
+
+    (cost, accuracy), g = jax.value_and_grad(loss, has_aux=True)(p)
+    m = [0.9 * a + 0.1 * b * b for a, b in zip(m, g, strict=True)]
+    p = [a - 0.001 * b / jnp.sqrt(c + 1e-7) for a, b, c in zip(p, g, m, strict=True)]  # epsilon where Keras has it
+    return p, m, cost, accuracy
+
+
+def article_mlp_fit():
+    x, y = map(jnp.asarray, common.mnist())
+    p = [jnp.asarray(w) for w in common.weights(common.ARTICLE)]
+    m = [jnp.zeros_like(w) for w in p]
+    rng = np.random.default_rng(0)
+    starts = range(0, common.ROWS, common.BATCH)
+
+    @jax.jit
+    def step(p, m, rows, totals):
+        p, m, cost, accuracy = rmsprop_step(p, m, x[rows], y[rows])
+        return p, m, (totals[0] + cost, totals[1] + accuracy)
+
+    @jax.jit
+    def epoch(p, m, order):
+        def body(state, rows):
+            p, m, cost, accuracy = rmsprop_step(*state, x[rows], y[rows])
+            return (p, m), (cost, accuracy)
+
+        whole = common.ROWS // common.BATCH * common.BATCH
+        state, (costs, accuracies) = jax.lax.scan(body, (p, m), order[:whole].reshape(-1, common.BATCH))
+        p, m, cost, accuracy = rmsprop_step(*state, x[order[whole:]], y[order[whole:]])
+        return p, m, (costs.sum() + cost, accuracies.sum() + accuracy)
+
+    def run(n=1):
+        nonlocal p, m
+        for _ in range(n):
+            order = rng.permutation(common.ROWS)
+            if sys.argv[2] == "scan":
+                p, m, totals = epoch(p, m, order)
+            else:
+                totals = (0.0, 0.0)
+                for s in starts:
+                    p, m, totals = step(p, m, order[s : s + common.BATCH], totals)
+            cost = float(totals[0]) / len(starts)
+        return cost
+
+    return Job(run, [run()])
+
+
+def mlp_1024_adam():
+    x, y = map(jnp.asarray, common.wide_batch())
+    p = [jnp.asarray(w) for w in common.weights(common.WIDE)]
+    m, v = [jnp.zeros_like(w) for w in p], [jnp.zeros_like(w) for w in p]
+
+    def loss(p, x, y):
+        w1, b1, w2, b2, w3, b3 = p
+        z = jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], 1))
+
+    def step(p, m, v, t, x, y):
+        cost, g = jax.value_and_grad(loss)(p, x, y)
+        t = t + 1
+        rate = 0.001 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        m = [a + 0.1 * (b - a) for a, b in zip(m, g, strict=True)]
+        v = [a + 0.001 * (b * b - a) for a, b in zip(v, g, strict=True)]
+        p = [a - rate * b / (jnp.sqrt(c) + 1e-7) for a, b, c in zip(p, m, v, strict=True)]
+        return p, m, v, t, cost
+
+    step = jax.jit(step, donate_argnums=(0, 1, 2))
+    t = jnp.zeros((), jnp.float32)
+
+    def run(n=1):
+        nonlocal p, m, v, t
+        for _ in range(n):
+            p, m, v, t, cost = step(p, m, v, t, x, y)
+            cost = float(cost)
+        return cost
+
+    return Job(run, [run() for _ in range(3)])
+
+
+def one_row_inference():
+    p, x = [jnp.asarray(w) for w in common.weights(common.ARTICLE)], common.one_row()
+    compiled = jax.jit(lambda x: predict(p, x))
+
+    def run(n=1):
+        for _ in range(n):
+            y = np.asarray(compiled(x))
+        return y
+
+    return Job(run, sample(run()))
+
+
+def black_scholes():
+    price = jax.jit(common.black_scholes(jnp.exp, jnp.log, jnp.sqrt, jax.scipy.special.erf))
+    arrays = [jnp.asarray(a) for a in common.options()]
+
+    def run(n=1):
+        for _ in range(n):
+            prices = jax.block_until_ready(price(*arrays))
+        return prices
+
+    return Job(run, sample(run()[0]) + sample(run()[1]))
+
+
+def logsoftmax_sum():
+    x = jnp.asarray(common.logits())
+
+    @jax.jit
+    def compiled(x):
+        y = jax.nn.log_softmax(x)
+        return y, y.sum(axis=-1)
+
+    def run(n=1):
+        for _ in range(n):
+            y = jax.block_until_ready(compiled(x))
+        return y
+
+    return Job(run, sample(run()[1]))
+
+
+def matmul(shape, form):
+    a, b = map(jnp.asarray, common.matrices(shape, form))
+    compiled = jax.jit({"nn": lambda a, b: a @ b, "tn": lambda a, b: a.T @ b, "nt": lambda a, b: a @ b.T}[form])
+
+    def run(n=1):
+        for _ in range(n):
+            c = compiled(a, b).block_until_ready()
+        return c
+
+    return Job(run, sample(run()))
+
+
+def process_start():
+    p = [jnp.asarray(w) for w in common.weights(common.ARTICLE)]
+    x, y = np.zeros((128, 784), np.float32), np.zeros((128, 10), np.float32)
+    *_, cost, _ = jax.jit(rmsprop_step)(p, [jnp.zeros_like(w) for w in p], x, y)
+    return float(cost)
+
+
+serve(
+    ["jax", "jaxlib"],
+    {
+        "article_mlp_fit": article_mlp_fit,
+        "mlp_1024_adam": mlp_1024_adam,
+        "one_row_inference": one_row_inference,
+        "black_scholes": black_scholes,
+        "logsoftmax_sum": logsoftmax_sum,
+        "matmul": matmul,
+    },
+    {"process_start": process_start},
+)

@@ -1,0 +1,47 @@
+"""Keras 3 as a worker; the variant is the backend, 'jax-32' with 32 steps per execution."""
+
+import os
+import sys
+
+VARIANT = sys.argv[2]
+BACKEND, _, STEPS = VARIANT.partition("-")
+os.environ["KERAS_BACKEND"] = BACKEND
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402  the backend is chosen when it is imported
+from common import serve, threads  # noqa: E402
+from keras_api import Workloads  # noqa: E402
+
+if BACKEND == "tensorflow":
+    import tensorflow
+
+    tensorflow.config.threading.set_intra_op_parallelism_threads(threads())
+if BACKEND == "torch":
+    import torch
+
+    torch.set_num_threads(threads())
+
+
+def as_function(model):
+    """The model compiled by its backend, without Keras's predict around it."""
+    if BACKEND == "jax":
+        import jax
+        import numpy as np
+
+        state = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
+        compiled = jax.jit(lambda x: model.stateless_call(*state, x)[0])
+        return lambda x: np.asarray(compiled(x))
+    if BACKEND == "tensorflow":
+        compiled = tensorflow.function(model, input_signature=[tensorflow.TensorSpec((None, 784))])
+        return lambda x: compiled(x).numpy()
+
+    def call(x):
+        with torch.inference_mode():
+            return model(torch.from_numpy(x)).numpy()
+
+    return call
+
+
+found = Workloads(keras, as_function, int(STEPS or 1))
+package = {"tensorflow": "tensorflow_cpu"}.get(BACKEND, BACKEND)
+serve(["keras", package], found.served(), found.once())

@@ -1,0 +1,70 @@
+"""The workloads: what is done, in which unit, and what the machine needs for it at least."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A row of the figures.
+
+    name        of the function in the workers, with parameters after colons
+    unit        what a figure counts, and `per`, how many of them an iteration is
+    flops, bytes  of one unit: its floor is the larger of the times that the machine needs for them
+    tolerance   how far results of libraries may differ, relatively (None: nothing to compare)
+    once        measured by whole processes and not by rounds
+    quick       belongs to `--quick`
+    """
+
+    name: str
+    unit: str
+    flops: float = 0
+    bytes: float = 0
+    per: int = 1
+    tolerance: float | None = 1e-3
+    once: bool = False
+    quick: bool = False
+
+    def floor(self, flops: float, bandwidth: float) -> float:
+        """Seconds."""
+        return max(self.flops / flops, self.bytes / bandwidth)
+
+
+def mlp_flops(batch: int, *sizes: int) -> float:
+    """Forward, weight gradients, and input gradients of all layers but the first."""
+    products = [2.0 * batch * a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    return 3 * sum(products) - products[0]
+
+
+def matmul(shape: str, form: str = "nn") -> Workload:
+    m, k, n = map(int, shape.split("x"))
+    quick = (shape, form) in (("64x64x64", "nn"), ("512x512x512", "nn"), ("128x784x32", "nn"), ("1x4096x4096", "nn"))
+    return Workload(f"matmul:{shape}:{form}", "ms", 2.0 * m * k * n, 4.0 * (m * k + k * n + m * n), quick=quick)
+
+
+ROW = 4.0 * 784 * 32  # the first layer's weights dominate one row
+
+WORKLOADS = [
+    Workload("article_mlp_fit", "ms/step", mlp_flops(128, 784, 32, 10), per=469, tolerance=0.3, quick=True),
+    Workload("mlp_1024_adam", "ms/step", mlp_flops(256, 784, 1024, 1024, 10), tolerance=1e-2, quick=True),
+    Workload("one_row_inference", "µs", 2.0 * (784 * 32 + 320), ROW, quick=True),
+    Workload("one_row_predict", "µs", 2.0 * (784 * 32 + 320), ROW, quick=True),
+    Workload("black_scholes", "ms", bytes=5 * 4.0 * 4_000_000, tolerance=1e-2, quick=True),
+    Workload("logsoftmax_sum", "ms", bytes=2 * 4.0 * 4096 * 1000, quick=True),
+    *(matmul(f"{n}x{n}x{n}") for n in (64, 128, 256, 512, 1024, 2048)),
+    *(matmul(shape) for shape in ("128x784x32", "1x4096x4096", "32x512x2048")),
+    *(matmul(shape, form) for form in ("tn", "nt") for shape in ("256x256x256", "1024x1024x1024", "784x128x32")),
+    Workload("process_start", "s", tolerance=None, once=True, quick=True),
+    Workload("import_gnomon", "s", tolerance=None, once=True, quick=True),
+    Workload("mnist_accuracy", "%", tolerance=None, once=True),
+]
+
+SCALE: dict[str, float] = {"s": 1, "ms": 1e3, "ms/step": 1e3, "µs": 1e6, "%": 100}
+
+
+def chosen(patterns: list[str], quick: bool) -> list[Workload]:
+    """Workloads whose names begin with one of the patterns; all if there are none."""
+    wanted: Callable[[Workload], bool] = lambda w: (  # noqa: E731
+        any(w.name.startswith(p) for p in patterns) if patterns else w.quick or not quick
+    )
+    return [w for w in WORKLOADS if wanted(w)]
