@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler import dtypes
+from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.errors import DataError, GraphError
 from gnomon.compiler.graph import Node, replace, walk
 from gnomon.compiler.interpret import bind_sizes, evaluate_graph
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input, Parameter
+from gnomon.compiler.sizes import Dim, evaluate
+from gnomon.events import compiling
+from gnomon.runtime.device import device
 from gnomon.tensor import Tensor, node_of
 from gnomon.variable import Variable, variable_of
 
@@ -25,6 +29,7 @@ def function(
     name: str | None = None,
     on_unused_input: str = "raise",
     allow_input_downcast: bool = True,
+    repeat: tuple[Tensor, Dim] | None = None,
 ) -> Function:
     """Compile a graph: `function([x, y], z)` returns a callable that computes z from arrays.
 
@@ -36,12 +41,15 @@ def function(
     name      shown in dumps and profiles
     on_unused_input   'raise', 'warn' or 'ignore'
     allow_input_downcast   whether arguments of a wider dtype are converted
+    repeat    (counter, count): run the whole graph `count` times (a size) within the program, `counter` (a scalar int64
+              input that the caller does not pass) being 0, 1, 2 …; updates carry over from round to round, outputs are
+              those of the last one
 
     Raises GraphError for an input that is not a leaf, given twice or missing; ShapeError or DTypeError for an update
     of another type than its variable.
     """
     arguments = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    graph = Graph.of(arguments, outputs, updates, givens, name or "function", on_unused_input)
+    graph = Graph.of(arguments, outputs, updates, givens, name or "function", on_unused_input, repeat)
     return Function(graph, allow_input_downcast)
 
 
@@ -52,9 +60,10 @@ class Graph:
         self.name, self.inputs, self.outputs, self.updates = name, inputs, outputs, updates
         self.variables: list[Variable] = []
         self.form: Any = None
+        self.repeat: tuple[Node, Dim] | None = None
 
     @classmethod
-    def of(cls, arguments, outputs, updates, givens, name, on_unused_input) -> Graph:
+    def of(cls, arguments, outputs, updates, givens, name, on_unused_input, repeat=None) -> Graph:
         leaves = [t.node for t in arguments]
         for t in arguments:
             if isinstance(t, Variable) or not isinstance(t.node.op, Input) or isinstance(t.node.op, Parameter):
@@ -88,15 +97,18 @@ class Graph:
         used = walk([*flat, *new.values()])
         graph = cls(name, leaves, flat, new)
         graph.form = form
+        if repeat is not None:
+            graph.repeat = (repeat[0].node, repeat[1])
         for leaf in used:
             if isinstance(leaf.op, Parameter):
                 graph.variables.append(variable_of(leaf))
-            elif isinstance(leaf.op, Input) and leaf not in leaves:
+            elif isinstance(leaf.op, Input) and leaf not in leaves and not (repeat and leaf is repeat[0].node):
                 raise GraphError(
                     f"function {name!r}: the outputs depend on the input {leaf.op.name!r} ({leaf.type}), "
                     "which is not among the inputs"
                 )
-        graph.variables += [v for v in new if v not in graph.variables]
+        known = {id(v) for v in graph.variables}  # == on variables is elementwise
+        graph.variables += [v for v in new if id(v) not in known]
         unused = [leaf for leaf in leaves if leaf not in set(used)]
         if unused and on_unused_input != "ignore":
             names = ", ".join(repr(leaf.op.name) for leaf in unused)  # type: ignore[attr-defined]  # Inputs
@@ -146,26 +158,55 @@ def _unflatten(form: Any, values: Sequence[Any]) -> Any:
 
 
 class Function:
-    """A compiled graph. Call it with arrays in the order of its inputs."""
+    """A compiled graph. Call it with arrays in the order of its inputs.
+
+    program   what it was compiled to
+    stages    what the compiler went through, for `show`
+    """
 
     def __init__(self, graph: Graph, allow_input_downcast: bool = True):
         self.graph, self.name, self.allow_input_downcast = graph, graph.name, allow_input_downcast
         self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
+        self._dtypes = [dtypes.named(leaf.dtype).numpy for leaf in graph.inputs]
+        self._single = graph.form == 0
+        self.stages = Stages()
+        self.device = device("cpu")
+        with compiling(graph.name, [repr(leaf.type) for leaf in graph.inputs]) as event:
+            updates = [(v.node, node) for v, node in graph.updates.items()]
+            request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat)
+            self.program = compile(request, self.device.target(), self.stages)
+            by_key = {v.node.op.key: v for v in graph.variables}
+            buffers = [by_key[key].buffer for _, key in self.program.variables]
+            self.executable = self.device.executable(self.program, buffers)
+            event.loaded(self.executable)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        arrays = self._arguments(args, kwargs)
-        return _unflatten(self.graph.form, self.run(arrays))
+        if not kwargs and len(args) == len(self._dtypes):
+            for value, dtype in zip(args, self._dtypes, strict=True):
+                if type(value) is not np.ndarray or value.dtype != dtype:
+                    break
+            else:
+                results = self.executable(*args)
+                return results[0] if self._single else _unflatten(self.graph.form, results)
+        return _unflatten(self.graph.form, self.executable(*self._arguments(args, kwargs)))
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs in order, updates done; `arrays` have the inputs' dtypes."""
+        """Outputs in order, updates done; `arrays` have exactly the inputs' dtypes."""
+        return self.executable(*arrays)
+
+    def interpret(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Outputs as NumPy computes them from the graph as it was given; no variable changes."""
         graph = self.graph
         sizes = bind_sizes([n.type for n in graph.inputs], [a.shape for a in arrays], self.input_names)
         values = dict(zip(graph.inputs, arrays, strict=True))
-        for v in graph.variables:
-            values[v.node] = v.numpy()
-        results = evaluate_graph([*graph.outputs, *graph.updates.values()], values, sizes)
-        for variable, new in zip(graph.updates, results[len(graph.outputs) :], strict=True):
-            variable.buffer.set(new)
+        values.update({v.node: v.numpy() for v in graph.variables})
+        rounds = 1 if graph.repeat is None else evaluate(graph.repeat[1], sizes)
+        results: list[np.ndarray] = []
+        for k in range(rounds):
+            if graph.repeat is not None:
+                values[graph.repeat[0]] = np.asarray(k, np.int64)
+            results = evaluate_graph([*graph.outputs, *graph.updates.values()], values, sizes)
+            values.update(zip((v.node for v in graph.updates), results[len(graph.outputs) :], strict=True))
         return [np.array(r) for r in results[: len(graph.outputs)]]
 
     def _arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> list[np.ndarray]:
