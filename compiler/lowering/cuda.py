@@ -41,7 +41,7 @@ from gnomon.compiler.kernel import (
     expressions,
 )
 from gnomon.compiler.lowering.emit import RowProgram, Stage
-from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, floordiv, modulo, product
+from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, evaluate, floordiv, modulo, product
 from gnomon.compiler.targets import CUDA, Target
 
 THREADS = 256
@@ -53,6 +53,8 @@ SIDE = 16
 """A tiled product runs blocks of SIDE x SIDE threads."""
 DEPTH = 16
 """Terms of the sum that a tile of an operand holds."""
+MOST_SHARED = 160 << 10
+"""Bytes of row buffers that shared memory holds; what is larger goes to the thread's own memory, which is slow."""
 COMBINE = {
     "sum": "add",
     "prod": "multiply",
@@ -68,7 +70,7 @@ def kernel(rows: RowProgram, target: Target = CUDA, label: str = "kernel") -> tu
     operands = _product_of(rows)
     if operands is not None:
         body = _tiled(rows, operands)
-    elif _alone(rows):
+    elif _alone(rows) or _scratch_bytes(rows) > MOST_SHARED:
         body = _by_thread(rows)
     else:
         body = _by_block(rows)
@@ -177,9 +179,15 @@ class _Values:
             found[fold] = _cast(fold.dtype, total.value)
         return before, Rewriter(found.get).expr(x) if found else x
 
-    def store(self, buffer: Buffer, index: tuple[Dim, ...], x: Expr) -> list[Stmt]:
-        before, value = self.plain(x)
-        return [*before, Store(buffer, index, value)]
+    def stores(self, places: Sequence[tuple[Buffer, tuple[Dim, ...], Expr]]) -> list[Stmt]:
+        """All values first, then all stores: what is updated in place is read before it is written."""
+        if len(places) == 1:
+            ((buffer, index, x),) = places
+            before, value = self.plain(x)
+            return [*before, Store(buffer, index, value)]
+        named = [Local(f"new_{buffer.name}", buffer.dtype) for buffer, _, _ in places]
+        body = [s for new, (_, _, x) in zip(named, places, strict=True) for s in self.let(new, x)]
+        return body + [Store(buffer, index, new) for new, (buffer, index, _) in zip(named, places, strict=True)]
 
     def let(self, local: Local, x: Expr) -> list[Stmt]:
         before, value = self.plain(x)
@@ -214,34 +222,38 @@ def _nest(axes: Sequence[Index], body: Sequence[Stmt]) -> list[Stmt]:
 # ---- a thread for each outer iteration
 
 
-def _alone(program: RowProgram) -> bool:
+def _alone(rows: RowProgram) -> bool:
     """Whether one thread is to do all of an outer iteration."""
-    inner = [_extent(s.axes) for s in program.stages if s.axes]
+    inner = [_extent(s.axes) for s in rows.stages if s.axes]
     if not inner:
         return True
-    if any(not isinstance(n := product(b.shape), int) or n > ROW for b in program.scratch):
+    if any(not isinstance(n := product(b.shape), int) or n > ROW for b in rows.scratch):
         return False
     if all(isinstance(n, int) and n <= ALONE for n in inner):
         return True
-    if not program.outer:
+    if not rows.outer:
         return False
-    read = [(x, s.axes[-1]) for s in program.stages if s.axes for _, _, x in s.folds]
+    read = [(x, s.axes[-1]) for s in rows.stages if s.axes for _, _, x in s.folds]
     along_row = any(_neighbours(x, axis) for x, axis in read)
-    across_rows = any(_neighbours(x, program.outer[-1]) for x, _ in read)
+    across_rows = any(_neighbours(x, rows.outer[-1]) for x, _ in read)
     return across_rows and not along_row
 
 
-def _by_thread(program: RowProgram) -> tuple[Stmt, ...]:
+def _scratch_bytes(rows: RowProgram) -> int:
+    return sum(evaluate(product(b.shape) * dtypes.named(b.dtype).bytes, {}) for b in rows.scratch)
+
+
+def _by_thread(rows: RowProgram) -> tuple[Stmt, ...]:
     values = _Values()
-    body: list[Stmt] = [Alloc(b) for b in program.scratch]
-    for stage in program.stages:
+    body: list[Stmt] = [Alloc(b) for b in rows.scratch]
+    for stage in rows.stages:
         body += _serially(stage, values)
-    if not program.outer:
+    if not rows.outer:
         return tuple(body)
-    if len(program.outer) == 1:
-        return (For(program.outer[0], tuple(body), "parallel"),)
-    element, position = _index("element", _extent(program.outer))
-    inside = _placed(_spread(position, program.outer)).body(tuple(body))
+    if len(rows.outer) == 1:
+        return (For(rows.outer[0], tuple(body), "parallel"),)
+    element, position = _index("element", _extent(rows.outer))
+    inside = _placed(_spread(position, rows.outer)).body(tuple(body))
     return (For(element, inside, "parallel"),)
 
 
@@ -253,16 +265,13 @@ def _serially(stage: Stage, values: _Values) -> list[Stmt]:
     if not stage.axes:
         for local, _, x in stage.folds:
             body += values.let(local, x)
-        for place in stage.stores:
-            body += values.store(*place)
-        return body
+        return body + values.stores(stage.stores)
     totals = [_Accumulator(f"{local.name}_{kind}", kind, local.dtype) for local, kind, _ in stage.folds]
     inside: list[Stmt] = []
     for total, (_, _, x) in zip(totals, stage.folds, strict=True):
         before, value = values.plain(x)
         inside += [*before, total.add(value)]
-    for place in stage.stores:
-        inside += values.store(*place)
+    inside += values.stores(stage.stores)
     for total in totals:
         body += total.start()
     body += _nest(stage.axes, inside)
@@ -275,24 +284,24 @@ def _serially(stage: Stage, values: _Values) -> list[Stmt]:
 # ---- a block for each outer iteration
 
 
-def _by_block(program: RowProgram) -> tuple[Stmt, ...]:
+def _by_block(rows: RowProgram) -> tuple[Stmt, ...]:
     values = _Values()
-    threads = _threads(program)
-    body: list[Stmt] = [Alloc(_shared(b)) for b in program.scratch]
-    for k, stage in enumerate(program.stages):
+    threads = _threads(rows)
+    body: list[Stmt] = [Alloc(_shared(b)) for b in rows.scratch]
+    for k, stage in enumerate(rows.stages):
         if k:
             body.append(Barrier())  # what a stage stores is read, and what it reads overwritten, by other threads
         body += _together(stage, values, threads)
-    inside = _sharing(program.scratch).body(tuple(body))
-    if not program.outer:
+    inside = _sharing(rows.scratch).body(tuple(body))
+    if not rows.outer:
         return inside
-    row, position = _index("row", _extent(program.outer))
-    return (For(row, _placed(_spread(position, program.outer)).body(inside), "block"),)
+    row, position = _index("row", _extent(rows.outer))
+    return (For(row, _placed(_spread(position, rows.outer)).body(inside), "block"),)
 
 
-def _threads(program: RowProgram) -> int:
+def _threads(rows: RowProgram) -> int:
     """Threads of a block: a power of two, no more than there is work for."""
-    inner = [_extent(s.axes) for s in program.stages if s.axes]
+    inner = [_extent(s.axes) for s in rows.stages if s.axes]
     threads = 32
     while threads < THREADS and any(not isinstance(n, int) or threads < n for n in inner):
         threads *= 2
@@ -342,8 +351,7 @@ def _together(stage: Stage, values: _Values, threads: int) -> list[Stmt]:
     for total, (_, _, x) in zip(totals, stage.folds, strict=True):
         before, value = values.plain(x)
         inside += [*before, total.add(value)]
-    for place in stage.stores:
-        inside += values.store(*place)
+    inside += values.stores(stage.stores)
     position = step * threads + thread
     work = _placed(_spread(position, stage.axes)).body(tuple(inside))
     left_over = _below((position, extent, threads))
@@ -390,11 +398,11 @@ class _Product:
     summed: tuple[Index, ...]
 
 
-def _product_of(program: RowProgram) -> _Product | None:
-    """The product that a program computes first, if what follows is done to one element at a time."""
-    if not program.stages or program.scratch or any(s.axes for s in program.stages[1:]):
+def _product_of(rows: RowProgram) -> _Product | None:
+    """The product that a row program computes first, if what follows is done to one element at a time."""
+    if not rows.stages or rows.scratch or any(s.axes for s in rows.stages[1:]):
         return None
-    first = program.stages[0]
+    first = rows.stages[0]
     if len(first.folds) != 1 or first.stores or first.lets or not first.axes:
         return None
     local, kind, value = first.folds[0]
@@ -402,34 +410,34 @@ def _product_of(program: RowProgram) -> _Product | None:
         return None
     left, right = value.args
     of_left, of_right = _mentioned(left), _mentioned(right)
-    rows = tuple(a for a in program.outer if a in of_left and a not in of_right)
-    columns = tuple(a for a in program.outer if a in of_right and a not in of_left)
-    if not rows or not columns or not of_left & of_right & set(first.axes):
+    of_rows = tuple(a for a in rows.outer if a in of_left and a not in of_right)
+    of_columns = tuple(a for a in rows.outer if a in of_right and a not in of_left)
+    if not of_rows or not of_columns or not of_left & of_right & set(first.axes):
         return None
-    small = [isinstance(n := _extent(axes), int) and n < SIDE // 2 for axes in (rows, columns)]
+    small = [isinstance(n := _extent(axes), int) and n < SIDE // 2 for axes in (of_rows, of_columns)]
     if any(small):
         return None
-    batch = tuple(a for a in program.outer if a not in rows and a not in columns)
-    return _Product(local, left, right, batch, rows, columns, first.axes)
+    batch = tuple(a for a in rows.outer if a not in of_rows and a not in of_columns)
+    return _Product(local, left, right, batch, of_rows, of_columns, first.axes)
 
 
-def _tiled(program: RowProgram, p: _Product) -> tuple[Stmt, ...]:
+def _tiled(rows: RowProgram, p: _Product) -> tuple[Stmt, ...]:
     """Blocks walk along the sum: fetch a tile of each operand, then multiply them from shared memory."""
     values = _Values()
     m, n, k = _extent(p.rows), _extent(p.columns), _extent(p.summed)
     high, wide = _elements_of_thread(m), _elements_of_thread(n)
-    rows, columns = SIDE * high, SIDE * wide
-    across, down = ceildiv(n, columns), ceildiv(m, rows)
+    tall, broad = SIDE * high, SIDE * wide
+    across, down = ceildiv(n, broad), ceildiv(m, tall)
     block, at = _index("tile", _extent(p.batch) * down * across)
-    first_column = modulo(at, across) * columns
-    first_row = modulo(floordiv(at, across), down) * rows
+    first_column = modulo(at, across) * broad
+    first_row = modulo(floordiv(at, across), down) * tall
     batch = _spread(floordiv(at, across * down), p.batch)
     ty, y = _index("ty", SIDE)
     tx, x = _index("tx", SIDE)
     step, walked = _index("step", ceildiv(k, DEPTH))
     dtype = _compute(p.local.dtype)
-    left = Buffer("left", dtype, (DEPTH, rows), "shared")
-    right = Buffer("right", dtype, (DEPTH, columns), "shared")
+    left = Buffer("left", dtype, (DEPTH, tall), "shared")
+    right = Buffer("right", dtype, (DEPTH, broad), "shared")
     total = Buffer("total", dtype, (high, wide), "register")
 
     def fetch(tile: Buffer, operand: Expr, axes: tuple[Index, ...], first: Dim, limit: Dim, each: str) -> Stmt:
@@ -464,12 +472,12 @@ def _tiled(program: RowProgram, p: _Product) -> tuple[Stmt, ...]:
         Barrier(),
     )
     result: list[Stmt] = [Let(p.local, _cast(p.local.dtype, Load(total, (row, column))))]
-    for stage in program.stages[1:]:
+    for stage in rows.stages[1:]:
         result += _serially(stage, values)
     final_row, final_column = first_row + row * SIDE + y, first_column + column * SIDE + x
     change = batch | _spread(final_row, p.rows) | _spread(final_column, p.columns)
     finished = _placed(change).body(tuple(result))
-    inside = _below((final_row, m, rows), (final_column, n, columns))
+    inside = _below((final_row, m, tall), (final_column, n, broad))
     thread = (
         Alloc(left),
         Alloc(right),

@@ -1,11 +1,10 @@
 """Kernel -> CUDA C++ text: one recursive match over statements and expressions. Nothing here needs a GPU or a driver.
 
     geometry(kernel)        blocks, threads and shared bytes of a launch, as sizes
-    kernel_sizes(kernel)    the named sizes that are arguments, in order
     render(kernel, name)    the text of one `extern "C" __global__` function
     program(functions)      the text of a module: the prelude, then functions
 
-Arguments: the buffers in the order of `Kernel.buffers` as pointers, then the sizes as `long long`.
+Arguments: the buffers in the order of `Kernel.buffers` as pointers, then `Kernel.sizes` as `long long`.
 How loops become threads:
     block    blockIdx of its axis
     thread   threadIdx of its axis. An extent that is symbolic or larger than a block strides over the block's threads
@@ -56,7 +55,6 @@ from gnomon.compiler.render.cuda_launch import (
     all_expressions,
     dynamic_shared,
     geometry,
-    kernel_sizes,
     operands,
 )
 from gnomon.compiler.render.cuda_prelude import PRELUDE
@@ -134,7 +132,7 @@ class _Writer:
         for b in self.kernel.buffers:
             const = "" if b in self.kernel.writes else "const "
             arguments.append(f"{const}{_ctype(b.dtype)} *__restrict__ {self._named(b, b.name)}")
-        arguments += [f"long long {self._named(Symbol(s), s)}" for s in kernel_sizes(self.kernel)]
+        arguments += [f"long long {self._named(Symbol(s), s)}" for s in self.kernel.sizes]
         offset: Dim = 0
         if self.dynamic:
             self._line("extern __shared__ __align__(16) unsigned char gn_shared[];")
@@ -427,8 +425,7 @@ class _Writer:
             case Apply():
                 template = _template(e)
                 if template is None:
-                    assert e.fn.expand is not None, f"{e.fn} has neither a CUDA spelling for {e.dtype} nor an expansion"
-                    self.expanded[e] = e.fn.expand(*e.args)
+                    self.expanded[e] = _expanded(e)
                     return (self.expanded[e],)
                 return tuple(a for i, a in enumerate(e.args) for _ in range(template.count(f"{{{i}}}")))
         return children(e)
@@ -511,6 +508,15 @@ def _template(e: Apply) -> str | None:
         if key in e.fn.cuda:
             return e.fn.cuda[key]
     return None
+
+
+def _expanded(e: Apply) -> Expr:
+    """A function without a spelling here in simpler ones; those of float16 in float32."""
+    expand = e.fn.expand
+    assert expand is not None, f"{e.fn} has neither a CUDA spelling for {e.args[-1].dtype} nor an expansion"
+    wide = [Cast(c, a) if (c := dtypes.named(a.dtype).compute) != a.dtype else a for a in e.args]
+    x = expand(*wide)
+    return x if x.dtype == e.dtype else Cast(e.dtype, x)
 
 
 def _is_scalar(b: Buffer) -> bool:

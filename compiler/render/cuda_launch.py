@@ -1,4 +1,4 @@
-"""How a rendered CUDA kernel is launched: its size arguments, blocks, threads and shared memory, as sizes."""
+"""How a rendered CUDA kernel is launched: blocks, threads and shared memory, as sizes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from gnomon.compiler.kernel import (
     Expr,
     For,
     If,
-    IndexValue,
     Kernel,
     Let,
-    Load,
     Stmt,
     Store,
     Value,
     expressions,
     statements,
 )
-from gnomon.compiler.sizes import Dim, atoms, ceildiv, evaluate, maximum, product, symbols
+from gnomon.compiler.sizes import Dim, atoms, ceildiv, evaluate, maximum, product
 
 THREADS = 256
 """Threads of a block where the kernel does not say: enough to hide latency, few enough for any register count."""
@@ -35,26 +33,6 @@ STATIC_SHARED = 48 << 10
 WARP = 32
 
 AXES = ("x", "y", "z")
-
-
-def kernel_sizes(kernel: Kernel) -> tuple[str, ...]:
-    """Names of the sizes that the kernel takes as arguments, in order (sorted)."""
-    mentioned = [d for b in kernel.buffers for d in b.shape]
-    for s in statements(kernel.body):
-        match s:
-            case For():
-                mentioned.append(s.index.extent)
-            case Alloc():
-                mentioned.extend(s.buffer.shape)
-            case Store():
-                mentioned.extend(s.index)
-    for e in all_expressions(kernel.body):
-        match e:
-            case IndexValue():
-                mentioned.append(e.size)
-            case Load():
-                mentioned.extend(e.index)
-    return tuple(sorted(set().union(*map(symbols, mentioned))))
 
 
 def all_expressions(body: tuple[Stmt, ...]) -> list[Expr]:

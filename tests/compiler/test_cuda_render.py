@@ -31,7 +31,7 @@ from gnomon.compiler.kernel import (
     value_size,
 )
 from gnomon.compiler.ops.scalar import SCALAR, scalar
-from gnomon.compiler.render.cuda import geometry, kernel_sizes, program, render
+from gnomon.compiler.render.cuda import geometry, program, render
 from gnomon.compiler.sizes import Dim, Index, Size, floordiv, maximum, symbol
 from tests.emulator import EmulatorError, Module, compiler, nvrtc
 
@@ -201,7 +201,7 @@ Arrays = dict[str, np.ndarray]
 def launch(module: Module, name: str, kernel: Kernel, arrays: Arrays, order: int = 0, **sizes: int) -> None:
     grid, block, shared = geometry(kernel).launch(sizes)
     arguments: list = [arrays[b.name] for b in kernel.buffers]
-    module.launch(name, grid, block, [*arguments, *(np.int64(sizes[s]) for s in kernel_sizes(kernel))], shared, order)
+    module.launch(name, grid, block, [*arguments, *(np.int64(sizes[s]) for s in kernel.sizes)], shared, order)
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -227,7 +227,7 @@ def test_geometry_is_in_sizes() -> None:
     assert launched.block == (16, 16, 1)
     assert str(geometry(KERNELS["axpy"]).grid) == "(((n + 255)//256), 1, 1)"
     assert geometry(KERNELS["softmax"]).launch({"m": 3, "n": 10}) == ((3, 1, 1), (256, 1, 1), 48)
-    assert kernel_sizes(KERNELS["matmul"]) == ("k", "m", "n")
+    assert KERNELS["matmul"].sizes == ("k", "m", "n")
 
 
 def test_a_barrier_in_divergent_code_is_refused() -> None:
