@@ -8,14 +8,18 @@ another.
 
 from __future__ import annotations
 
-from gnomon.compiler.kernel import Const, Expr
+from gnomon.compiler import dtypes
+from gnomon.compiler.kernel import Cast, Const, Expr
 from gnomon.compiler.ops.mathlib import (
     FORMATS,
     INF,
     NAN,
     add,
+    at_least,
+    at_most,
     bit_or,
     bits,
+    both,
     call,
     div,
     equal,
@@ -31,6 +35,7 @@ from gnomon.compiler.ops.mathlib import (
     signed,
     sub,
     unbits,
+    upper,
     where,
 )
 
@@ -61,14 +66,6 @@ EXP2 = {  # (2^r - 1) / r for |r| <= 1/2
 EXP_RANGE = {"float32": (-104.0, 89.0), "float64": (-746.0, 710.0)}  # beyond: 0 and infinity
 COSH_RANGE = {"float32": 89.5, "float64": 710.6}
 EXP2_RANGE = {"float32": (-151.0, 129.0), "float64": (-1076.0, 1025.0)}
-
-
-def at_least(x: Expr, low: float) -> Expr:
-    return where(less(x, low), low, x)  # in this order NaN stays
-
-
-def at_most(x: Expr, high: float) -> Expr:
-    return where(greater(x, high), high, x)
 
 
 def nearest(x: Expr, scale: float, bias: int) -> tuple[Expr, Expr]:
@@ -270,3 +267,118 @@ def _log1p_exp_negative(a: Expr) -> Expr:
     high, low = LN2[a.dtype]
     y = log1_tail(f)
     return where(big, add(add(add(y, low), f), high), add(y, f))
+
+
+# ---- powers
+
+LOG2_SERIES = (2.885390081790165, 0.9617966732506374, 0.5770836013792073, 0.41167177615869627, 0.34074698318247426)
+"""log2((1 + s) / (1 - s)) / s, a polynomial of s^2, to 1e-11."""
+EXP2_SHORT = (
+    0.9999999999595491, 0.6931471805353803, 0.24022651213588947, 0.05550410974976037, 0.009618025603625995,
+    0.0013333423551955923, 0.00015469731798800667, 1.5316254492645548e-05,
+)  # fmt: skip
+"""2^r for |r| <= 1/2, to 4e-11."""
+ATANH_TAIL = (
+    0.40000000000002267, 0.28571428570094515, 0.22222222520802654, 0.18181784291336295, 0.1538676079155431,
+    0.13256737521481593, 0.13197072333061058,
+)  # fmt: skip
+"""(log((1 + s) / (1 - s)) / s - 2 - 2 s^2 / 3) / s^4, a polynomial of s^2."""
+
+TWO_THIRDS = (0.6666666567325592, 9.934107462565104e-09)
+LOG2E_PARTS = (1.4426950216293335, 1.9259629911266175e-08)
+"""2/3 and 1 / ln 2, each as a number of 26 bits and the rest."""
+
+
+def power(x: Expr, y: Expr) -> Expr:
+    """x^y with the rules of IEEE 754 `pow`; of integers by repeated squaring."""
+    kind = dtypes.named(x.dtype).kind
+    if kind == "b":
+        return call("logical_or", x, call("logical_not", y))
+    if kind != "f":
+        return _integer_power(x, y)
+    a = magnitude(x)
+    limited = at_least(at_most(y, 2.0**66), -(2.0**66))  # enough to reach 0 or infinity; 1 to it is 1
+    value = _power32(a, limited) if x.dtype == "float32" else _power64(a, limited)
+    zero = equal(a, 0)
+    vanishes = call("not_equal", zero, less(y, 0))
+    ends = call("logical_or", zero, equal(a, INF))
+    value = where(ends, where(vanishes, Const(x.dtype, 0), Const(x.dtype, INF)), value)
+    whole = equal(call("floor", y), y)
+    half = mul(y, 0.5)
+    odd = both(whole, call("not_equal", call("floor", half), half))
+    broken = both(both(less(x, 0), call("logical_not", whole)), call("logical_not", ends))
+    value = where(odd, signed(value, x), where(broken, NAN, value))
+    value = where(call("logical_or", call("isnan", x), call("isnan", y)), NAN, value)
+    return where(call("logical_or", equal(x, 1), equal(y, 0)), 1, value)
+
+
+def _power32(a: Expr, y: Expr) -> Expr:
+    """a^y, a > 0 and finite, y limited: in float64, where rounding does not matter."""
+    a, y = Cast("float64", a), Cast("float64", y)
+    e, f, _ = decomposed(a, subnormal=False)
+    s = div(f, add(f, 2))
+    v = at_least(at_most(mul(y, mad(s, poly(mul(s, s), LOG2_SERIES), e)), 160.0), -160.0)
+    n, exponent = nearest(v, 1.0, FORMATS["float64"].bias)
+    return Cast("float32", mul(poly(sub(v, n), EXP2_SHORT), unbits(shl(exponent, FORMATS["float64"].digits))))
+
+
+def _power64(a: Expr, y: Expr) -> Expr:
+    """a^y, a > 0 and finite, y limited: log2(a) to some 66 bits as the sum of two numbers, as in fdlibm's e_pow.c.
+
+    Every product whose error matters is of two numbers cut to 26 bits, so that it is exact.
+    """
+    e, f, _ = decomposed(a)
+    # s = f / (2 + f) as s_high + s_low
+    d = add(f, 2)
+    d_high = upper(d)
+    d_low = sub(f, sub(d_high, 2))
+    s = div(f, d)
+    s_high = upper(s)
+    s_low = div(sub(sub(f, mul(s_high, d_high)), mul(s_high, d_low)), d)
+    # s^2 as z_high + z_low, and u = 2 + 2/3 s^2 + ..., of which log = s u
+    z = mul(s, s)
+    square = mul(s_high, s_high)
+    z_high = upper(square)
+    z_low = mad(s_low, add(s_high, s), sub(square, z_high))
+    third = mul(z_high, TWO_THIRDS[0])
+    rest = mad(z_high, TWO_THIRDS[1], mad(z_low, 2 / 3, mul(mul(z, z), poly(z, ATANH_TAIL))))
+    u = add(third, 2)
+    rest = add(sub(third, sub(u, 2)), rest)
+    u_high = upper(add(u, rest))
+    u_low = add(sub(u, u_high), rest)
+    product, product_low = mul(s_high, u_high), mad(s_low, add(u, rest), mul(s_high, u_low))
+    log_high = upper(add(product, product_low))
+    log_low = add(sub(product, log_high), product_low)
+    # log2 = e + log / log(2), as w_high + w_low
+    part = mul(log_high, LOG2E_PARTS[0])
+    part_low = mad(log_high, LOG2E_PARTS[1], mul(log_low, LOG2E))
+    w = add(e, part)
+    lost = add(sub(part, sub(w, e)), part_low)
+    w_high = upper(add(w, lost))
+    w_low = add(sub(w, w_high), lost)
+    # y times that, of which the integer part is the exponent
+    y_high = upper(y)
+    high = mul(y_high, w_high)
+    low = mad(sub(y, y_high), w_high, mul(y, w_low))
+    v = add(high, low)
+    inside = less(magnitude(v), 1100.0)
+    n, exponent = nearest(where(inside, v, signed(Const("float64", 1100.0), v)), 1.0, 2 * FORMATS["float64"].bias)
+    r = where(inside, add(sub(high, n), low), 0)
+    return scaled(mad(r, poly(r, EXP2["float64"]), 1), exponent)
+
+
+def _integer_power(x: Expr, y: Expr) -> Expr:
+    """x^y modulo 2^bits; for y < 0, 1 / x^-y cut to an integer, and 0 for x = 0."""
+    row = dtypes.named(x.dtype)
+    value: Expr = Const(x.dtype, 1)
+    square, count = x, y
+    for i in range(row.bits - (row.kind == "i")):
+        odd = call("not_equal", mask(count, 1), 0)
+        value = where(odd, mul(value, square), value)
+        if i + 1 < row.bits:
+            square, count = mul(square, square), shr(count, 1)
+    if row.kind == "u":
+        return value
+    minus = where(equal(mask(y, 1), 0), Const(x.dtype, 1), Const(x.dtype, -1))
+    inverse = where(equal(x, 1), 1, where(equal(x, -1), minus, Const(x.dtype, 0)))
+    return where(less(y, 0), inverse, value)

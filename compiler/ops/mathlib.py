@@ -101,6 +101,16 @@ def both(x: Expr, y: Expr) -> Expr:
     return call("logical_and", x, y)
 
 
+def at_least(x: Expr, low: float) -> Expr:
+    """The larger of x and a number; NaN stays."""
+    return where(less(x, low), low, x)
+
+
+def at_most(x: Expr, high: float) -> Expr:
+    """The smaller of x and a number; NaN stays."""
+    return where(greater(x, high), high, x)
+
+
 def poly(x: Expr, coefficients: tuple[float, ...]) -> Expr:
     """c0 + c1 x + c2 x^2 ... by Horner's rule."""
     value: Any = coefficients[-1]
@@ -235,12 +245,66 @@ def mod(x: Expr, y: Expr) -> Expr:
     return where(zero, 0, r)
 
 
-def _float_floor_divide(x: Expr, y: Expr) -> Expr:
-    return call("floor", div(x, y))
-
-
 def _float_mod(x: Expr, y: Expr) -> Expr:
-    return sub(x, mul(_float_floor_divide(x, y), y))
+    """The remainder with the sign of y, exact. In float64 NaN if |x / y| >= 2^100."""
+    rest, mixed = _float_remainder(x, y)
+    return signed(where(mixed, sub(magnitude(y), rest), rest), y)
+
+
+def _float_floor_divide(x: Expr, y: Expr) -> Expr:
+    """As NumPy: the quotient that `mod` leaves, rounded to an integer."""
+    plain = div(x, y)
+    rest, mixed = _float_remainder(x, y)
+    if x.dtype == "float64":  # where the remainder is not known it does not matter
+        unknown = both(call("isnan", rest), less(magnitude(x), INF))
+        rest = where(both(unknown, call("greater_equal", magnitude(plain), 2.0**100)), 0, rest)
+    quotient = div(sub(x, signed(rest, x)), y)
+    quotient = where(mixed, sub(quotient, 1), quotient)
+    whole = call("floor", quotient)
+    whole = where(greater(sub(quotient, whole), 0.5), add(whole, 1), whole)
+    whole = where(equal(whole, 0), signed(whole, plain), whole)
+    return where(equal(y, 0), plain, whole)
+
+
+def _float_remainder(x: Expr, y: Expr) -> tuple[Expr, Expr]:
+    """(|x| modulo |y|, whether it is not 0 and x and y differ in sign).
+
+    Long division in base 2^28 (float64: 2^25), each digit being so short that digit times divisor is exact (in float64
+    of the divisor's halves); digits may be off by one, and the rest negative, until the end.
+    """
+    rest = long_division32(x, y) if x.dtype == "float32" else long_division64(x, y)
+    return rest, both(call("not_equal", less(x, 0), less(y, 0)), call("not_equal", rest, 0))
+
+
+def long_division32(x: Expr, y: Expr) -> Expr:
+    divisor, rest = Cast("float64", magnitude(y)), Cast("float64", magnitude(x))
+    endless = equal(divisor, INF)
+    divisor = where(endless, 1, divisor)
+    inverse = div(1, divisor)
+    left = rest
+    for k in reversed(range(10)):  # quotients are below 2^277
+        digit = call("round", mul(left, mul(inverse, 2.0 ** (-28 * k))))
+        left = sub(left, mul(digit, mul(divisor, 2.0 ** (28 * k))))
+    left = where(less(left, 0), add(left, divisor), left)
+    # NaN and infinity of x went through the division
+    return Cast("float32", where(both(endless, less(rest, INF)), rest, left))
+
+
+def long_division64(x: Expr, y: Expr) -> Expr:
+    divisor, rest = magnitude(y), magnitude(x)
+    quotient = div(rest, divisor)
+    high = upper(divisor)
+    low = sub(divisor, high)
+    left = rest
+    for k in reversed(range(4)):
+        scale, limit = 2.0 ** (25 * k), 2.0**1020  # the limit is for digits that are 0: 0 * inf would be NaN
+        digit = call("round", div(left, mul(divisor, scale)))
+        for part in (high, low):
+            scaled = mul(part, scale)
+            left = sub(left, mul(digit, where(less(scaled, limit), scaled, limit) if k else scaled))
+    left = where(less(left, 0), add(left, divisor), left)
+    left = where(less(quotient, 2.0**100), left, NAN)
+    return where(both(equal(divisor, INF), less(rest, INF)), rest, left)
 
 
 def _divide(x: Expr, y: Expr) -> tuple[Expr, Expr, Expr]:
@@ -262,6 +326,55 @@ def _signs_differ(r: Expr, y: Expr) -> Expr:
     return call("logical_and", call("not_equal", r, 0), other)
 
 
+# ---- rounding, for targets without an instruction
+
+
+def _whole(x: Expr) -> Expr:
+    """The nearest integer to x, half to even, by a sum that leaves no digits for the fraction."""
+    shifter = 2.0 ** FORMATS[x.dtype].digits
+    a = magnitude(x)
+    return where(less(a, shifter), signed(sub(add(a, shifter), shifter), x), x)
+
+
+def round_even(x: Expr) -> Expr:
+    return _whole(x) if dtypes.is_float(x.dtype) else x
+
+
+def floor(x: Expr) -> Expr:
+    if not dtypes.is_float(x.dtype):
+        return x
+    n = _whole(x)
+    return signed(where(greater(n, x), sub(n, 1), n), x)
+
+
+def ceil(x: Expr) -> Expr:
+    if not dtypes.is_float(x.dtype):
+        return x
+    n = _whole(x)
+    return signed(where(less(n, x), add(n, 1), n), x)
+
+
+def trunc(x: Expr) -> Expr:
+    return signed(floor(magnitude(x)), x) if dtypes.is_float(x.dtype) else x
+
+
+def hypot(x: Expr, y: Expr) -> Expr:
+    """In float32 by way of float64. Else scaled by a power of two where squares would overflow or vanish."""
+    if x.dtype == "float32":
+        u, v = Cast("float64", x), Cast("float64", y)
+        value = Cast("float32", call("sqrt", mad(u, u, mul(v, v))))
+    else:
+        a, b = magnitude(x), magnitude(y)
+        most = where(greater(b, a), b, a)
+        one = Const(x.dtype, 1)
+        large, small = greater(most, 2.0**500), less(most, 2.0**-450)
+        scale = where(large, 2.0**-600, where(small, 2.0**600, one))
+        back = where(large, 2.0**600, where(small, 2.0**-600, one))
+        a, b = mul(a, scale), mul(b, scale)
+        value = mul(call("sqrt", mad(a, a, mul(b, b))), back)
+    return where(call("logical_or", call("isinf", x), call("isinf", y)), INF, value)
+
+
 # ---- classes of numbers
 
 
@@ -275,10 +388,3 @@ def isinf(x: Expr) -> Expr:
 
 def isfinite(x: Expr) -> Expr:
     return call("less", call("abs", x), float("inf")) if dtypes.is_float(x.dtype) else Const("bool", True)
-
-
-def __getattr__(name: str) -> None:
-    """No expansion yet."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return None

@@ -24,7 +24,7 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, GraphError, nearest
 from gnomon.compiler.kernel import ScalarFn
-from gnomon.compiler.ops import exponential, mathlib, trigonometric
+from gnomon.compiler.ops import exponential, mathlib, special, trigonometric
 
 SCALAR: dict[str, ScalarFn] = {}
 
@@ -346,7 +346,7 @@ def _power_grad(b, g, y, u, v):
     return b.multiply(g, base), b.multiply(g, exponent)
 
 
-row("power", 2, _power, cost=60, cuda=libm("pow", 2), expand=mathlib.power, grad=_power_grad)
+row("power", 2, _power, cost=60, cuda=libm("pow", 2), expand=exponential.power, grad=_power_grad)
 row("sigmoid", 1, wide(_sigmoid), cost=24, expand=exponential.sigmoid,
     cuda={"float32": "(1.0f / (1.0f + expf(-{0})))", "float64": "(1.0 / (1.0 + exp(-{0})))"},
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(y, b.subtract(1.0, y))))
@@ -407,13 +407,13 @@ def _third(b, g, y, x):
     raise GraphError("the derivative of trigamma, the third of lgamma, is not there: differentiate once less")
 
 
-row("erf", 1, each(math.erf), cost=30, cuda=libm("erf"), expand=mathlib.erf,
+row("erf", 1, each(math.erf), cost=30, cuda=libm("erf"), expand=special.erf,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(2 / math.sqrt(math.pi), b.exp(b.negative(b.square(x))))))
-row("erfc", 1, each(math.erfc), cost=40, cuda=libm("erfc"), expand=mathlib.erfc,
+row("erfc", 1, each(math.erfc), cost=40, cuda=libm("erfc"), expand=special.erfc,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(-2 / math.sqrt(math.pi), b.exp(b.negative(b.square(x))))))
-row("erfinv", 1, wide(_erfinv), cost=40, expand=mathlib.erfinv,
+row("erfinv", 1, wide(_erfinv), cost=40, expand=special.erfinv,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(math.sqrt(math.pi) / 2, b.exp(b.square(y)))))
-row("lgamma", 1, each(_lgamma), cost=80, cuda=libm("lgamma"), expand=mathlib.lgamma,
+row("lgamma", 1, each(_lgamma), cost=80, cuda=libm("lgamma"), expand=special.lgamma,
     grad=lambda b, g, y, x: b.multiply(g, b.digamma(x)))
-row("digamma", 1, wide(_digamma), cost=80, expand=mathlib.digamma, grad=lambda b, g, y, x: b.multiply(g, b.trigamma(x)))
-row("trigamma", 1, wide(_trigamma), cost=80, expand=mathlib.trigamma, grad=_third)
+row("digamma", 1, wide(_digamma), cost=80, expand=special.digamma, grad=lambda b, g, y, x: b.multiply(g, b.trigamma(x)))
+row("trigamma", 1, wide(_trigamma), cost=80, expand=special.trigamma, grad=_third)
