@@ -131,6 +131,18 @@ def put(key: str, name: str, content: bytes) -> None:
     _grown(directory, len(data))
 
 
+def is_empty() -> bool:
+    """Whether nothing can be got from the cache: there is none, or no entry in it."""
+    directory = _directory(make=False)
+    if directory is None:
+        return True
+    try:
+        with os.scandir(directory) as items:
+            return not any(item.name.endswith(SUFFIX) for item in items)
+    except OSError:
+        return True
+
+
 def list_entries() -> list[Entry]:
     """Every entry, last used first. Damaged ones are called '(damaged)'."""
     directory = _directory(make=False)

@@ -146,11 +146,21 @@ def llvm_version() -> str:
 
 # ---- compiling
 
-MILLISECONDS_PER_KILOBYTE = 2.0
+MILLISECONDS_PER_KILOBYTE = 1.0
 """About how long code generation takes per kilobyte of text."""
 
-WORKERS_FROM = 120.0
-"""Milliseconds of code generation from which worker processes pay for their start, about 80."""
+IMPORT, START = 75.0, 90.0
+"""Milliseconds to import llvmlite into this process, and until a worker process has started and done so."""
+
+
+def prepare() -> None:
+    """Start the processes that compile, if a program is on its way that will surely have to be compiled: there is no
+    cache, or nothing in it. They start while the caller is still making the program."""
+    if threads() > 1 and disk.is_empty():
+        from gnomon.runtime import workers
+
+        if workers.available():
+            workers.start(min(2, threads()))
 
 
 def checking() -> bool:
@@ -160,12 +170,12 @@ def checking() -> bool:
 
 def compile_sources(sources: Sequence[Source]) -> list[bytes]:
     """An object file for each source. Raises CompileError naming the source that LLVM does not take."""
-    cost = sum(len(s.text) for s in sources) / 1024 * MILLISECONDS_PER_KILOBYTE
-    if cost >= WORKERS_FROM and len(sources) > 1:
+    processes = _processes(sources)
+    if processes:
         from gnomon.runtime import workers  # subprocess is slow to import, and only compiling needs it
 
         if workers.available():
-            return workers.compile_sources(sources, threads(), checking())
+            return workers.compile_sources(sources, processes, checking())
     objects = []
     for source in sources:
         try:
@@ -173,6 +183,18 @@ def compile_sources(sources: Sequence[Source]) -> list[bytes]:
         except RuntimeError as error:
             raise compile_error(source, str(error)) from None
     return objects
+
+
+def _processes(sources: Sequence[Source]) -> int:
+    """How many worker processes compile `sources` soonest; 0 if this one does."""
+    workers = sys.modules.get("gnomon.runtime.workers")
+    idle = workers.idle() if workers else 0
+    cost = sum(len(s.text) for s in sources) / 1024 * MILLISECONDS_PER_KILOBYTE
+    alone = cost + (0.0 if "llvmlite.binding" in sys.modules else IMPORT)
+    most = min(threads(), len(sources))
+    times = {n: cost / n + (0.0 if n <= idle else START) for n in range(1, most + 1)}
+    best = min(times, key=lambda n: (times[n], n), default=0)
+    return best if best and times[best] < alone else 0
 
 
 def compile_error(source: Source, words: str) -> CompileError:
@@ -191,6 +213,17 @@ def assembly(program: Program) -> str:
 # ---- loading
 
 _lock = threading.RLock()
+
+
+def _new_lock() -> None:
+    """In a forked child: the thread that held the lock is gone."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
 _symbols: dict[str, dict[str, int]] = {}
 """What each source that is in memory defines, by the digest of its text."""
 

@@ -104,6 +104,8 @@ class Executable:
         self._dtypes = [dtypes.named(program.slots[s].dtype).numpy for s in program.inputs]
         self._owners = [self._owner(i) for i in range(len(program.slots))]
         self._fixed = self._fixed_addresses()
+        self._lifetimes = self._lives()
+        self._layouts: list[tuple[np.ndarray, list[int], int]] = []  # sizes that fit, offsets, bytes of all
         seen: set[int] = set()
         self._fresh: list[bool] = []  # per output: the program writes it into memory that is the caller's from then on
         for slot in program.outputs:
@@ -137,7 +139,9 @@ class Executable:
 
     def memory(self, sizes: dict[str, int]) -> int:
         """Bytes of temporary memory that a call takes with these values of the symbolic sizes."""
-        return self._lay_out(self._shapes(sizes))[1]
+        shapes = self._shapes(sizes)
+        each = [_bytes(shapes[s], self.program.slots[s].dtype) for s in self._lifetimes]
+        return arena.layout(each, list(self._lifetimes.values()))[1]
 
     def run_stepwise(self, arrays: Sequence[np.ndarray], observer: Observer) -> list[np.ndarray]:
         """Run as `__call__` does, but step by step from Python, telling `observer` of each step.
@@ -302,6 +306,16 @@ class Executable:
 
     def _lay_out(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[dict[int, int], int]:
         """Offsets of the temporaries in the arena, and its bytes."""
+        sizes = [_bytes(shapes[s], self.program.slots[s].dtype) for s in self._lifetimes]
+        for most, offsets, total in self._layouts:
+            if total <= self._arena.nbytes and (most >= sizes).all():  # where more fits, less does: no work, no memory
+                return dict(zip(self._lifetimes, offsets, strict=True)), total
+        offsets, total = arena.layout(sizes, list(self._lifetimes.values()))
+        self._layouts = [(np.array(sizes, np.int64), offsets, total), *self._layouts[:15]]
+        return dict(zip(self._lifetimes, offsets, strict=True)), total
+
+    def _lives(self) -> dict[int, tuple[int, int]]:
+        """First and last step of each temporary that has memory of its own."""
         end = len(self.program.steps)
         lives: dict[int, tuple[int, int]] = {}
         for number, slot in enumerate(self.program.slots):
@@ -312,9 +326,7 @@ class Executable:
                     last = end  # copied when all has run
                 known = lives.get(owner, (first, last))
                 lives[owner] = min(first, known[0]), max(last, known[1])
-        size = [_bytes(shapes[s], self.program.slots[s].dtype) for s in lives]
-        offsets, total = arena.layout(size, list(lives.values()))
-        return dict(zip(lives, offsets, strict=True)), total
+        return lives
 
     # ---- once
 

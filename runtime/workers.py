@@ -139,6 +139,17 @@ def compile_sources(sources: Sequence[Source], processes: int, check: bool) -> l
     return [r for r in results if r is not None]
 
 
+def start(count: int) -> None:
+    """See to it that `count` workers are idle, without waiting for them."""
+    while idle() < count:
+        _idle.append(Worker())
+
+
+def idle() -> int:
+    """How many workers wait for work."""
+    return sum(worker.alive for worker in _idle)
+
+
 def _take() -> Worker:
     """An idle worker, or a new one."""
     while _idle:
@@ -156,5 +167,17 @@ def shut_down() -> None:
 
 
 atexit.register(shut_down)
+
+
+def _forget() -> None:
+    """In a forked child: leave the workers to the parent, and close their pipes, or they would not end with it."""
+    for worker in _idle:
+        for stream in (worker.process.stdin, worker.process.stdout, worker.errors):
+            if stream is not None:
+                stream.close()
+        worker.process.returncode = 0  # not this process's child: nothing to wait for
+    _idle.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # they answer to the parent
+    os.register_at_fork(after_in_child=_forget)

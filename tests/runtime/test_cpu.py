@@ -11,7 +11,7 @@ import pytest
 
 from gnomon.compiler.errors import CompileError, DeviceError
 from gnomon.compiler.program import Library, Slot, Source
-from gnomon.runtime import codegen, cpu, image, library, workers
+from gnomon.runtime import cache, codegen, cpu, image, library, workers
 from gnomon.runtime.buffer import Buffer
 from gnomon.runtime.device import device
 from gnomon.runtime.executable import Executable, Observer
@@ -176,16 +176,59 @@ def test_interrupted_worker_is_not_used_again(programs, monkeypatch):
         raise KeyboardInterrupt
 
     first, second = numbered(programs, 3), numbered(programs, 4)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(codegen, "receive", interrupted)
-        workers.compile_sources([first], 1, check=False)
+        with pytest.raises(KeyboardInterrupt):
+            workers.compile_sources([first], 1, check=False)
     assert workers.compile_sources([second], 1, check=False) == [codegen.compile_object(second.text)]
+
+
+def test_small_work_is_done_here_and_large_in_workers(programs, monkeypatch):
+    monkeypatch.setattr(cpu, "threads", lambda: 4)
+    codegen.machine()
+    workers.shut_down()
+    large = [Source(f"s{i}", " " * 100_000, ()) for i in range(8)]
+    assert cpu._processes([numbered(programs, 0)]) == 0
+    assert cpu._processes(large) == 4
+    assert cpu._processes(large[:2]) == 2
+    assert cpu._processes(large[:1]) == 0
+    workers.start(2)
+    assert workers.idle() == 2
+    assert cpu._processes([Source(f"s{i}", " " * 20_000, ()) for i in range(3)]) == 2
+
+
+def test_forked_child_has_workers_of_its_own():
+    done = run("""
+        import os
+        from gnomon.runtime import workers
+        workers.start(1)
+        child = os.fork()
+        if child == 0:
+            assert workers.idle() == 0
+            assert len(workers.compile_sources([programs.SOURCES["test_exp"]], 1, False)) == 1
+            workers.shut_down()
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert len(workers.compile_sources([programs.SOURCES["test_exp"]], 1, False)) == 1
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_workers_start_ahead_if_the_cache_is_empty(fresh_cache, programs, monkeypatch):
+    monkeypatch.setattr(cpu, "threads", lambda: 2)
+    workers.shut_down()
+    cpu.prepare()
+    assert workers.idle() == 2
+    workers.shut_down()
+    cache.put(cache.key("x"), "x", b"")
+    cpu.prepare()
+    assert workers.idle() == 0
 
 
 def test_script_without_main_guard(fresh_cache):
     done = run("""
         from gnomon.compiler.program import Source
-        cpu.WORKERS_FROM = 0.0
+        cpu.START = 0.0
         from gnomon.runtime import workers
         print("once")
         executable = Executable(programs.chain())

@@ -99,6 +99,15 @@ def test_arena_that_grew_serves_earlier_sizes(programs):
         np.testing.assert_allclose(executable(x)[0], np.exp(3 * x), rtol=1e-5)
 
 
+def test_smaller_sizes_use_the_layout_of_larger_ones(programs):
+    executable = Executable(programs.chain())
+    for n in (1000, 10, 999, 2000, 1500):
+        x = vector(n)
+        np.testing.assert_allclose(executable(x)[0], np.exp(3 * x), rtol=1e-5)
+    assert len(executable._layouts) == 2
+    assert executable.memory({"n": 10}) == 128
+
+
 def test_threads_may_share_an_executable(programs):
     executable = Executable(programs.chain())
     wrong = []
