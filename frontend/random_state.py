@@ -13,6 +13,8 @@ import numpy as np
 from gnomon.compiler.errors import ArgumentError
 
 _seeds = random.Random()
+global_state: dict[str, Any] = {}
+"""What is made from the global seed once and kept: `gnomon.random`'s generator. Empty after `set_random_seed`."""
 
 
 def set_random_seed(seed: int) -> None:
@@ -22,6 +24,7 @@ def set_random_seed(seed: int) -> None:
     random.seed(int(seed))
     np.random.seed(int(seed))
     _seeds.seed(int(seed))
+    global_state.clear()
 
 
 def make_default_seed() -> int:
