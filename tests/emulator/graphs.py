@@ -5,7 +5,7 @@ Many graphs go into one `Batch`, which is one compilation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,10 +68,10 @@ class Batch:
     def add(self, name: str, outputs: Sequence[Node]) -> None:
         self.lowered[name] = lower(outputs)
 
-    def text(self) -> str:
-        return program(
-            render(kernel, f"{name}_{i}") for name, low in self.lowered.items() for i, kernel in enumerate(low.kernels)
-        )
+    def text(self, names: Iterable[str] | None = None) -> str:
+        """The CUDA C++ of the named graphs, of all by default; graph `g` has kernels `g_0`, `g_1`, …"""
+        chosen = self.lowered if names is None else names
+        return program(render(k, f"{name}_{i}") for name in chosen for i, k in enumerate(self.lowered[name].kernels))
 
     def run(self, name: str, values: Mapping[Node, np.ndarray], order: int = 0) -> list[np.ndarray]:
         """The outputs of a graph, given the values of its inputs."""
