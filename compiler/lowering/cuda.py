@@ -468,7 +468,7 @@ def _tiled(rows: RowProgram, p: _Product) -> tuple[Stmt, ...]:
         fetch(left, p.left, p.rows, first_row, m, "l"),
         fetch(right, p.right, p.columns, first_column, n, "r"),
         Barrier(),
-        For(term, (_grid(i, j, more),), "unroll"),
+        For(term, (_grid(i, j, more),)),
         Barrier(),
     )
     result: list[Stmt] = [Let(p.local, _cast(p.local.dtype, Load(total, (row, column))))]

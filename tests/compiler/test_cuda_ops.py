@@ -217,6 +217,6 @@ def test_policy() -> None:
 def test_kernels_compile_to_cubin_without_spills(arch: str, names: list[str]) -> None:
     usage = nvrtc.compile(batch().text(names), arch)
     assert len(usage) == sum(len(batch().lowered[name].kernels) for name in names)
-    # a few bytes are kept around calls of division and the like
-    assert not {name: used for name, used in usage.items() if used.spilled > 16}
+    # a few bytes are kept around calls of division, sine and the like; accumulators must be in registers
+    assert not {name: used for name, used in usage.items() if used.spilled > 16 or used.stack > 32}
     assert max(used.registers for used in usage.values()) <= 128

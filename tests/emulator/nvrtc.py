@@ -16,11 +16,13 @@ class NvrtcError(RuntimeError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What one kernel takes: registers of a thread, bytes of a block's static shared memory, bytes spilled."""
+    """What one kernel takes: registers of a thread, bytes of a block's static shared memory; bytes spilled, and bytes
+    of a thread's own memory (arrays that did not fit registers, spills)."""
 
     registers: int
     shared: int
     spilled: int
+    stack: int
 
 
 @cache
@@ -60,9 +62,7 @@ def _usage(log: str) -> dict[str, Usage]:
     """The assembler's report, by kernel."""
     found = {}
     for part in re.split(r"Compiling entry function '", log)[1:]:
-        registers, shared, stores, loads = (
-            int(m[1]) if (m := re.search(pattern, part)) else 0
-            for pattern in (r"Used (\d+) reg", r"(\d+) bytes smem", r"(\d+) bytes spill st", r"(\d+) bytes spill lo")
-        )
-        found[part[: part.index("'")]] = Usage(registers, shared, stores + loads)
+        words = (r"Used (\d+) reg", *(rf"(\d+) bytes {what}" for what in ("smem", "spill stores", "spill loads", "stack")))
+        registers, shared, stores, loads, stack = (int(m[1]) if (m := re.search(w, part)) else 0 for w in words)
+        found[part[: part.index("'")]] = Usage(registers, shared, stores + loads, stack)
     return found
