@@ -62,7 +62,8 @@ def _usage(log: str) -> dict[str, Usage]:
     """The assembler's report, by kernel."""
     found = {}
     for part in re.split(r"Compiling entry function '", log)[1:]:
-        words = (r"Used (\d+) reg", *(rf"(\d+) bytes {what}" for what in ("smem", "spill stores", "spill loads", "stack")))
+        counted = ("smem", "spill stores", "spill loads", "stack")
+        words = (r"Used (\d+) reg", *(rf"(\d+) bytes {what}" for what in counted))
         registers, shared, stores, loads, stack = (int(m[1]) if (m := re.search(w, part)) else 0 for w in words)
         found[part[: part.index("'")]] = Usage(registers, shared, stores + loads, stack)
     return found
