@@ -22,7 +22,7 @@ from gnomon.compiler.sizes import Size
 from gnomon.config import floatx
 from gnomon.naming import auto_name
 from gnomon.ops.arguments import as_axis, as_dtype, as_shape, floating, numbers
-from gnomon.ops.positions import argsort, hot
+from gnomon.ops.positions import hot, order_of
 from gnomon.random_state import global_state, make_default_seed
 from gnomon.tensor import Tensor, is_symbolic, node_of, op, operand
 from gnomon.variable import Variable, is_tracing
@@ -75,8 +75,7 @@ class SeedGenerator:
 
 
 def _moved_on(state: Node, draws: int) -> Node:
-    step = [0] * (state.shape[0] - 1)
-    step.insert(1 if len(step) == 1 else 2, draws)
+    step = [0, draws] if state.shape == (2,) else [0, 0, draws, 0]
     return build.add(state, build.constant(np.array(step, np.uint32)))
 
 
@@ -305,7 +304,7 @@ def _drawn(state, count):
 def _shuffle(state, x, axis):
     x = node_of(x)
     axis = as_axis(x, axis)
-    order = argsort.__wrapped__(_bits(node_of(state), (x.shape[axis],)))
+    order = order_of(_bits(node_of(state), (x.shape[axis],)))
     return build.gather(x, order, axis)
 
 
@@ -319,7 +318,7 @@ def permutation(n, seed=None):
 
 @op
 def _permutation(state, n):
-    return argsort.__wrapped__(_bits(node_of(state), as_shape(n)))
+    return order_of(_bits(node_of(state), as_shape(n)))
 
 
 ATTEMPTS = 8

@@ -110,7 +110,7 @@ def together(*values: Any) -> list[Node]:
     return [build.cast(v, dtype) if isinstance(v, Node) else build.constant(v, dtype) for v in given]
 
 
-def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+def one_of(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     """`value` if it is among `allowed`. Raises ArgumentError naming them."""
     if value in allowed:
         return value

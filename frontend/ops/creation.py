@@ -307,13 +307,11 @@ def bartlett(x):
 @op
 def kaiser(x, beta):
     """The Kaiser window of x points: I0(beta sqrt(1 - t**2)) / I0(beta), t from -1 to 1."""
-    from gnomon.ops.elementwise import i0
-
-    bessel = i0.__wrapped__
+    from gnomon.ops.elementwise import bessel_i0
 
     def shape_of(n, last):
         t = build.subtract(build.divide(build.multiply(n, 2.0), last), 1.0)
         inside = build.sqrt(build.maximum(build.subtract(1.0, build.square(t)), 0.0))
-        return build.divide(bessel(build.multiply(inside, operand(beta))), bessel(build.constant(beta, n.dtype)))
+        return build.divide(bessel_i0(build.multiply(inside, operand(beta))), bessel_i0(build.constant(beta, n.dtype)))
 
     return _window(x, shape_of)

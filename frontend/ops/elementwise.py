@@ -402,7 +402,12 @@ def i0(x):
 
     Abramowitz, Stegun 1964, 9.8.1 and 9.8.2 (relative error below 2e-7).
     """
-    x = build.abs(floating(node_of(x)))
+    return bessel_i0(floating(node_of(x)))
+
+
+def bessel_i0(x: Node) -> Node:
+    """i0 of a node."""
+    x = build.abs(x)
     small = build.square(build.divide(build.minimum(x, 3.75), 3.75))
     near = _polynomial(small, (1.0, 3.5156229, 3.0899424, 1.2067492, 0.2659732, 0.0360768, 0.0045813))
     large = build.maximum(x, 3.75)

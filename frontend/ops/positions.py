@@ -96,7 +96,7 @@ def _starts(x: Node, given: Any) -> list[Any]:
         parts = list(given) if isinstance(given, (list, tuple)) else [given]
     if len(parts) != x.rank:
         raise ShapeError(f"a slice of {x.type} needs one begin per axis, got {len(parts)}")
-    found = []
+    found: list[Any] = []
     for p in parts:
         try:
             found.append(as_size(p))
@@ -405,7 +405,7 @@ def _ranks(x: Node, descending: bool = False) -> Node:
     return build.sum(build.cast(first, "int32"), last)
 
 
-def _order(x: Node, descending: bool = False) -> Node:
+def order_of(x: Node, descending: bool = False) -> Node:
     """Positions that sort the last axis: int32, the inverse permutation of the ranks."""
     last = x.rank - 1
     return build.scatter_along(_ranks(x, descending), build.iota(x.shape, last), x.shape[last], last)
@@ -421,7 +421,7 @@ def _on_last(x: Node, axis: int | None, fn: Callable[[Node], Node]) -> Node:
 
 
 def sorted_last(x: Node) -> Node:
-    return build.gather_along(x, _order(x), x.rank - 1)
+    return build.gather_along(x, order_of(x), x.rank - 1)
 
 
 @op
@@ -433,13 +433,13 @@ def sort(x, axis=-1):
 @op
 def argsort(x, axis=-1):
     """The positions that put x in ascending order along `axis`, equal elements in their order: int32."""
-    return _on_last(node_of(x), axis, _order)
+    return _on_last(node_of(x), axis, order_of)
 
 
 @op
 def argpartition(x, kth, axis=-1):
     """Positions that put the kth smallest element at place kth, smaller ones before and larger ones behind it."""
-    return _on_last(node_of(x), axis, _order)
+    return _on_last(node_of(x), axis, order_of)
 
 
 @numbers("k")
@@ -450,7 +450,7 @@ def top_k(x, k, sorted=True):
     n = as_size(k)
     if not x.rank or (isinstance(n, int) and isinstance(x.shape[-1], int) and n > x.shape[-1]):
         raise ShapeError(f"top_k: the last axis of {x.type} has fewer than {n} elements")
-    place = cut(_order(x, descending=True), x.rank - 1, 0, n)
+    place = cut(order_of(x, descending=True), x.rank - 1, 0, n)
     return build.gather_along(x, place, x.rank - 1), place
 
 

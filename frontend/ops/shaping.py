@@ -314,9 +314,9 @@ def unstack(x, num=None, axis=0):
 def tile(x, repeats):
     """x repeated as a whole, `repeats` times along each axis."""
     x = node_of(x)
-    times = list(as_shape(repeats))
+    times = as_shape(repeats)
     rank = max(x.rank, len(times))
-    times = [1] * (rank - len(times)) + times
+    times = (1,) * (rank - len(times)) + times
     shape = (1,) * (rank - x.rank) + x.shape
     wide = [d for pair in zip(times, shape, strict=True) for d in pair]
     spread = build.broadcast(build.reshape(x, shape), wide, range(1, 2 * rank, 2))
@@ -339,7 +339,7 @@ def repeat(x, repeats, axis=None):
     if isinstance(repeats, (list, tuple)):
         if x.shape[axis] != len(repeats):
             raise ShapeError(f"repeat needs one number per element of axis {axis} of {x.type}, got {len(repeats)}")
-        place = np.repeat(np.arange(len(repeats)), [as_size(r) for r in repeats])
+        place = np.repeat(np.arange(len(repeats)), [int(r) for r in repeats])
         return build.gather(x, build.constant(place, "int32"), axis)
     times = as_size(repeats)
     wide = (*x.shape[: axis + 1], times, *x.shape[axis + 1 :])
@@ -394,9 +394,9 @@ def pad(x, pad_width, mode="constant", constant_values=None):
         return build.pad(x, low, high, value=value)
     if constant_values is not None:
         raise ArgumentError(f"constant_values is for mode='constant', not for {mode!r}")
-    for axis, (low, high) in enumerate(widths):
-        if (low, high) != (0, 0):
-            x = build.gather(x, _border(x.shape[axis], low, high, mode), axis)
+    for axis, (before, behind) in enumerate(widths):
+        if (before, behind) != (0, 0):
+            x = build.gather(x, _border(x.shape[axis], before, behind, mode), axis)
     return x
 
 
