@@ -72,7 +72,7 @@ def path() -> Path | None:
         return None
     chosen = os.environ.get("GNOMON_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.abspath(os.path.expanduser(chosen)))
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("gnomon", appauthor=False))
@@ -208,6 +208,8 @@ def _directory(make: bool = True) -> Path | None:
 
 def _prepare(where: Path) -> str:
     """Make the directory, private to the user; what is wrong with it, or ''."""
+    if not where.is_absolute():
+        return f"{where} is nowhere: this user has no home directory; set GNOMON_CACHE_DIR"
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = where.stat()

@@ -92,9 +92,7 @@ _DECLARED = re.compile(r'^declare [^@\n]*@(?:"([^"\n]+)"|([\w.$-]+))\(', re.MULT
 _linked: list[Any] = []
 
 
-def link(
-    objects: Sequence[tuple[str, Sequence[str], bytes]], resolve: Callable[[str], int | None]
-) -> dict[str, int]:
+def link(objects: Sequence[tuple[str, Sequence[str], bytes]], resolve: Callable[[str], int | None]) -> dict[str, int]:
     """Load (text, names it defines, object) by LLVM's linker: for systems whose object files we do not load ourselves.
 
     Each may call what those before it define, and what `resolve` finds. Returns the addresses of all they define.

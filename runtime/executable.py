@@ -27,9 +27,7 @@ from gnomon.runtime.buffer import Buffer, address_of, aligned
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _WAKEN = ctypes.CFUNCTYPE(None)
-_PARALLEL = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
-)
+_PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 PLANS = 1000
@@ -167,9 +165,7 @@ class Executable:
             raise self._failure(status)
         return self._results(results, Arrays(plan, self.program.slots, table))
 
-    def _bind(
-        self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray
-    ) -> tuple[Any, list[np.ndarray | None]]:
+    def _bind(self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray) -> tuple[Any, list[np.ndarray | None]]:
         """The addresses of all slots for one call, and its fresh outputs."""
         table = type(plan.table).from_buffer_copy(plan.table)
         if memory is not self._arena and plan.offsets:

@@ -17,8 +17,10 @@ found both to be as expected.
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -568,6 +570,7 @@ class Gate:
         self._widths = [dtypes.named(d).bytes for _, d, _ in outputs]
         self._plans: list[tuple[np.ndarray, np.ndarray, Any]] = []
         self._busy = address_of(self._head) + 5 * 8
+        _gates.add(self)
         self.call = new(ctypes.addressof(method), self._head, None)
 
     def seize(self) -> bool:
@@ -598,6 +601,19 @@ class Gate:
         if len(self._plans) > PLANS:  # the last in line is the first that was added
             self._plans.pop(0)
             self._plans[0][0][0] = 0
+
+
+_gates: weakref.WeakSet[Gate] = weakref.WeakSet()
+
+
+def _free_all() -> None:
+    """In a forked child: threads that were in a program are gone, and their arenas free."""
+    for made in _gates:
+        made.free()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_all)
 
 
 def _words(values: Sequence[int]) -> np.ndarray:

@@ -26,8 +26,10 @@ _idle: list[Worker] = []
 
 
 def available() -> bool:
-    """Whether this is a Python that can be started again: not one that is embedded in another program."""
-    return bool(sys.executable) and Path(codegen.__file__).suffix == ".py"
+    """Whether this is a Python that can be started again: not one inside another program, which would start that."""
+    name = Path(sys.executable or "").name.lower()
+    frozen = getattr(sys, "frozen", False) or Path(codegen.__file__).suffix != ".py"
+    return name.startswith(("python", "pypy")) and not frozen
 
 
 class Worker:

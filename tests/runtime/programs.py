@@ -155,15 +155,17 @@ def saxpy(work=N) -> Program:
         Copy(0, 2),
         Launch("test_saxpy", (2, 0, 1), (N,), N, work, 2 * N, 12 * N, "saxpy", ("layer one (model.py:3)",)),
     )
-    body = "\n".join([
-        "  %bytes = mul i64 %n, 4",
-        "  %source = load ptr, ptr %slots",
-        "  %place = getelementptr ptr, ptr %slots, i64 2",
-        "  %target = load ptr, ptr %place",
-        "  call void @llvm.memcpy.p0.p0.i64(ptr %target, ptr %source, i64 %bytes, i1 false)",
-        "  %work = mul i64 %n, 100" if work is not N else "  %work = add i64 %n, 0",
-        launch_text(0, "test_saxpy", (2, 0, 1), "%n", "%work"),
-    ])
+    body = "\n".join(
+        [
+            "  %bytes = mul i64 %n, 4",
+            "  %source = load ptr, ptr %slots",
+            "  %place = getelementptr ptr, ptr %slots, i64 2",
+            "  %target = load ptr, ptr %place",
+            "  call void @llvm.memcpy.p0.p0.i64(ptr %target, ptr %source, i64 %bytes, i1 false)",
+            "  %work = mul i64 %n, 100" if work is not N else "  %work = add i64 %n, 0",
+            launch_text(0, "test_saxpy", (2, 0, 1), "%n", "%work"),
+        ]
+    )
     return program("saxpy" if work is N else "saxpy_large", slots, steps, body, ("test_saxpy",), (0, 1), (2,))
 
 
@@ -181,11 +183,13 @@ def chain() -> Program:
         Launch("test_saxpy", (1, 0, 2), (N,), N, N, 2 * N, 12 * N, "saxpy"),
         Launch("test_exp", (3, 1), (N,), N, 10 * N, 8 * N, 8 * N, "exp"),
     )
-    body = "\n".join([
-        launch_text(0, "test_double", (1, 0), "%n", "%n"),
-        launch_text(1, "test_saxpy", (1, 0, 2), "%n", "%n"),
-        launch_text(2, "test_exp", (3, 1), "%n", "%n"),
-    ])
+    body = "\n".join(
+        [
+            launch_text(0, "test_double", (1, 0), "%n", "%n"),
+            launch_text(1, "test_saxpy", (1, 0, 2), "%n", "%n"),
+            launch_text(2, "test_exp", (3, 1), "%n", "%n"),
+        ]
+    )
     kernels = ("test_double", "test_saxpy", "test_exp")
     return program("chain", slots, steps, body, kernels, (0,), (3,), constants=((2, b"\0\0\x80\x3f"),))
 

@@ -129,6 +129,16 @@ def test_directory_that_cannot_be_made(tmp_path, monkeypatch):
     assert "cannot be made" in cache.problem()
 
 
+def test_user_without_a_home(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GNOMON_CACHE_DIR")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *args, **kwargs: "~/.cache/gnomon")
+    cache.put(cache.key("x"), "x", CONTENT)
+    assert cache.get(cache.key("x")) is None
+    assert "no home directory" in cache.problem()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_directory_writable_by_others_is_made_private(fresh_cache):
     fresh_cache.mkdir()
     fresh_cache.chmod(0o777)

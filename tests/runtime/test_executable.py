@@ -294,6 +294,24 @@ class TestGate:
                 x = vector(n)
                 np.testing.assert_array_equal(executable(x, A)[0], x * 3 + x)
 
+    def test_aliases_of_inputs_and_outputs(self, programs):
+        n = programs.N
+        slots = (
+            Slot("x", "float32", (n,), "input"),
+            Slot("out", "float32", (n,), "output"),
+            Slot("same", "float32", (n,), "temporary", 0, 0, alias=1),
+            Slot("given", "float32", (n,), "temporary", 0, 0, alias=0),
+        )
+        body = programs.launch_text(0, "test_double", (2, 3), "%n", "%n")
+        step = Launch("test_double", (2, 3), (n,), n, n)
+        executable = Executable(programs.program("aliases", slots, (step,), body, ("test_double",), (0,), (1,)))
+        x = vector(6)
+        for _ in range(3):
+            np.testing.assert_array_equal(executable(x)[0], x + x)
+        np.testing.assert_array_equal(executable._quick(x)[0], x + x)
+        np.testing.assert_array_equal(executable.run_stepwise((x,), Observer())[0], x + x)
+        assert executable.memory({"n": 100}) == 0
+
     def test_failing_program(self, programs):
         slots = (Slot("x", "float32", (programs.N,), "input"),)
         executable = Executable(programs.program("gate_fails", slots, (), "", (), (0,), (), status=-3))

@@ -158,7 +158,9 @@ def check():
 
 
 def test_fork():
-    done = script(PREAMBLE + """
+    done = script(
+        PREAMBLE
+        + """
 check()
 assert cpu.pool_state(0) == 2
 child = os.fork()
@@ -170,7 +172,8 @@ if child == 0:
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 check()
-""")
+"""
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -206,7 +209,9 @@ def test_several_launches_in_a_row_wake_the_workers(parallel):
 
 
 def test_large_program_wakes_workers_beforehand():
-    done = script(PREAMBLE + """
+    done = script(
+        PREAMBLE
+        + """
 import time
 waken = ctypes.CFUNCTYPE(None)(cpu.waken())
 waken()
@@ -224,5 +229,6 @@ for _ in range(100):
         break
 assert awake
 check()
-""")
+"""
+    )
     assert done.returncode == 0, done.stderr
