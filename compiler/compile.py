@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
-from gnomon.compiler.lowering import contraction, cpu
+from gnomon.compiler.lowering import contraction, cpu, cuda
 from gnomon.compiler.lowering.emit import NeedsMemory, RowProgram, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, elements, is_external, make_groups
 from gnomon.compiler.lowering.melt import outer_index
@@ -18,8 +19,9 @@ from gnomon.compiler.ops.leaves import Array, Input, Parameter
 from gnomon.compiler.ops.shape import Equate, Slice
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.program import Check, Copy, Launch, Program, Repeat, Slot, Source, Step
+from gnomon.compiler.render import cuda as cuda_text
+from gnomon.compiler.render import llvm
 from gnomon.compiler.render.entry import render_entry
-from gnomon.compiler.render.llvm import render
 from gnomon.compiler.sizes import Dim, Size, Symbol, product, symbol
 from gnomon.compiler.targets import Target
 
@@ -196,9 +198,11 @@ class _Plan:
                 self._memory(need.node)
         label = label_of(group)
         stages.rows.append((label, rows))
-        pieces = contraction.kernels(rows, target, label) if group.contract is not None else None
+        policy = cuda if target.kind == "cuda" else cpu
+        big = group.contract is not None and policy is cpu
+        pieces = contraction.kernels(rows, target, label) if big else None
         if pieces is None:
-            kernel, extent = cpu.kernel(rows, target, label)
+            kernel, extent = policy.kernel(rows, target, label)
             pieces = [contraction.Piece(kernel, extent, flops_of(group))]
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {f"m{s}": s for s in range(len(self.slots))}
@@ -209,18 +213,21 @@ class _Plan:
 
     def _launch(self, piece, slot_by_buffer, layers, group, target, stages) -> None:
         kernel = piece.kernel
-        text = render(kernel, "KERNEL", target)
+        on_gpu = target.kind == "cuda"
+        text = cuda_text.render(kernel, "KERNEL") if on_gpu else llvm.render(kernel, "KERNEL", target)
         digest = hashlib.sha256(f"{text}{target.vector_bytes}".encode()).hexdigest()[:16]
         safe = "".join(c if c.isalnum() else "_" for c in kernel.label)[:40]
         name = f"{safe}_{digest}"
         if name not in self.sources:
-            self.sources[name] = Source(name, text.replace("@KERNEL(", f"@{name}("), (name,))
+            self.sources[name] = Source(name, re.sub(r"(?<=[@ ])KERNEL\(", f"{name}(", text), (name,))
             stages.kernels[name] = kernel
         stages.nodes.setdefault(name, list(group.members))
         buffers = tuple(slot_by_buffer[b.name] for b in kernel.buffers)
         moved = sum_sizes(product(self.slots[s].shape) * dtypes.named(self.slots[s].dtype).bytes for s in set(buffers))
         flops = piece.flops
         work = sum_sizes([floor(flops, 32), floor(moved, 8)])
+        launched = cuda_text.geometry(kernel) if on_gpu else None
+        geometry = (launched.grid, launched.block, launched.shared) if launched else ()
         self.steps.append(
             Launch(
                 name,
@@ -232,6 +239,7 @@ class _Plan:
                 moved,
                 kernel.label,
                 layers,
+                *geometry,
             )
         )
 
@@ -248,12 +256,7 @@ class _Plan:
         else:
             slots = self._lifetimes(self.slots, steps)
         names, bindings = self._bindings()
-        digest = hashlib.sha256()
-        entry = f"{''.join(c if c.isalnum() else '_' for c in request.name)[:32]}_entry"
-        text = render_entry("ENTRY", steps, slots, names, target)
-        digest.update(text.encode())
-        entry = f"{entry}_{digest.hexdigest()[:16]}"
-        sources = [*self.sources.values(), Source(entry, text.replace("@ENTRY(", f"@{entry}("), (entry,))]
+        sources, entry = self._sources(steps, slots, names, target)
         return Program(
             request.name,
             target.kind,
@@ -266,10 +269,22 @@ class _Plan:
             self._checks(),
             tuple(slots),
             tuple(steps),
-            tuple(sources),
+            sources,
             entry,
             {name: k.text() for name, k in stages.kernels.items()},
         )
+
+    def _sources(self, steps, slots, names, target: Target) -> tuple[tuple[Source, ...], str]:
+        """The program's text, and the name of its entry function. CUDA has none: the runtime launches the kernels."""
+        if target.kind == "cuda":
+            return (Source("prelude", cuda_text.PRELUDE, ()), *self.sources.values()), ""
+        digest = hashlib.sha256()
+        entry = f"{''.join(c if c.isalnum() else '_' for c in self.request.name)[:32]}_entry"
+        text = render_entry("ENTRY", steps, slots, names, target)
+        digest.update(text.encode())
+        entry = f"{entry}_{digest.hexdigest()[:16]}"
+        source = Source(entry, text.replace("@ENTRY(", f"@{entry}("), (entry,))
+        return (*self.sources.values(), source), entry
 
     def _lifetimes(self, slots: list[Slot], steps: Sequence[Step]) -> list[Slot]:
         """First and last step of every temporary. Inside a Repeat each round starts afresh, so the same holds there."""

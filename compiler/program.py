@@ -45,6 +45,7 @@ class Launch:
     extent  iterations of its parallel loop (1 if it has none), which may be split at multiples of one
     work    about how many nanoseconds it takes on one core: whether waking a thread pays
     layers  layers and lines it came from, for profiles and errors
+    grid, block, shared   CUDA: blocks, threads of a block, bytes of dynamic shared memory (a grid with a 0: no launch)
     """
 
     kernel: str
@@ -56,6 +57,9 @@ class Launch:
     bytes: Dim = 0
     label: str = ""
     layers: tuple[str, ...] = ()
+    grid: tuple[Dim, ...] = ()
+    block: tuple[int, ...] = ()
+    shared: Dim = 0
 
 
 @dataclass(frozen=True)
