@@ -37,6 +37,7 @@ from gnomon.compiler.ops.mathlib import (
     unbits,
     upper,
     where,
+    wide,
 )
 
 LOG2E = 1.4426950408889634
@@ -314,7 +315,7 @@ def power(x: Expr, y: Expr) -> Expr:
 
 def _power32(a: Expr, y: Expr) -> Expr:
     """a^y, a > 0 and finite, y limited: in float64, where rounding does not matter."""
-    a, y = Cast("float64", a), Cast("float64", y)
+    a, y = wide(a), wide(y)
     e, f, _ = decomposed(a, subnormal=False)
     s = div(f, add(f, 2))
     v = at_least(at_most(mul(y, mad(s, poly(mul(s, s), LOG2_SERIES), e)), 160.0), -160.0)

@@ -7,6 +7,20 @@ Everything vectorises: choices are `where`, nothing is read from memory. What ho
 - Sums are not reassociated by any target: the order written is the order computed.
 - Integers come out of floats by adding a number so large that the fraction falls off, never by conversion, which is
   undefined for NaN and large numbers.
+
+The largest error found, in units of the last place from the exact value, at about 10^6 points of all magnitudes and of
+the interesting ranges, subnormal results among them (float32, float64; the worse of fused and unfused products):
+
+    exp     1.0 1.0   sin     1.5 0.8   sinh    2.2 2.2   sigmoid     2.3 2.4   lgamma    0.5 3.3 for x > 0
+    exp2    1.1 1.1   cos     1.5 0.8   cosh    1.5 1.4   softplus    1.6 1.7   digamma   0.5 2.7 for x > 0
+    expm1   1.6 1.9   tan     3.2 2.2   tanh    2.3 2.5   log_sigmoid 1.7 1.6   trigamma  0.5 2.3 for x > 0
+    log     0.9 0.9   arcsin  2.3 2.2   arcsinh 1.8 1.7   erf         1.3 1.3   power     0.5 1.2
+    log1p   1.5 1.4   arccos  1.2 1.2   arccosh 2.4 2.3   erfc        3.2 2.4   hypot     0.5 1.2
+    log2    1.2 1.2   arctan  1.8 1.5   arctanh 2.1 1.8   erfinv      2.3 3.7   mod, floor_divide: as NumPy
+    log10   1.8 1.8   arctan2 1.8 1.9
+
+For x < 0 lgamma and digamma have roots; in float64 the error near them is that of the terms whose difference they are
+(some 1e-15 of those), and trigamma's is up to 5 units. mod gives NaN in float64 if |x / y| >= 2^100.
 """
 
 from __future__ import annotations
@@ -128,6 +142,10 @@ def signed(value: Expr, like: Expr) -> Expr:
     return call("copysign", value, like)
 
 
+def wide(x: Expr) -> Expr:
+    return Cast("float64", x)
+
+
 def bits(x: Expr) -> Expr:
     """The bits of a float as an unsigned integer."""
     return Bitcast(FORMATS[x.dtype].bits, x)
@@ -196,8 +214,7 @@ def relu(x: Expr) -> Expr:
 
 
 def mulhi(x: Expr, y: Expr) -> Expr:
-    wide = mul(Cast("uint64", x), Cast("uint64", y))
-    return Cast("uint32", call("shr", wide, 32))
+    return Cast("uint32", shr(mul(Cast("uint64", x), Cast("uint64", y)), 32))
 
 
 def bitwise_not(x: Expr) -> Expr:
@@ -277,9 +294,8 @@ def _float_remainder(x: Expr, y: Expr) -> tuple[Expr, Expr]:
 
 
 def long_division32(x: Expr, y: Expr) -> Expr:
-    divisor, rest = Cast("float64", magnitude(y)), Cast("float64", magnitude(x))
-    endless = equal(divisor, INF)
-    divisor = where(endless, 1, divisor)
+    rest, endless = wide(magnitude(x)), equal(magnitude(y), INF)
+    divisor = where(endless, 1, wide(magnitude(y)))
     inverse = div(1, divisor)
     left = rest
     for k in reversed(range(10)):  # quotients are below 2^277
@@ -361,8 +377,8 @@ def trunc(x: Expr) -> Expr:
 def hypot(x: Expr, y: Expr) -> Expr:
     """In float32 by way of float64. Else scaled by a power of two where squares would overflow or vanish."""
     if x.dtype == "float32":
-        u, v = Cast("float64", x), Cast("float64", y)
-        value = Cast("float32", call("sqrt", mad(u, u, mul(v, v))))
+        u, v = wide(x), wide(y)
+        value: Expr = Cast("float32", call("sqrt", mad(u, u, mul(v, v))))
     else:
         a, b = magnitude(x), magnitude(y)
         most = where(greater(b, a), b, a)

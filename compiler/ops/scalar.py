@@ -9,7 +9,8 @@ lack (`fma`, `floor`): the renderer may take it instead. Division and shifts of 
 (`floor_divide`, `left_shift`; any operand is defined) and the machine's (`quotient`, `shl`; never given an operand that
 traps or is undefined).
 
-float16 has no spellings of its own: it is computed in float32. `contract` lets LLVM fuse a product with a sum; nothing
+float16 has no spellings of its own: it is computed in float32. CUDA's sigmoid is 0 below -88.7 in float32 (-709.8 in
+float64), where the CPU's is still a subnormal number; elsewhere no result is flushed to 0. `contract` lets LLVM fuse a product with a sum; nothing
 else of fast-math is used, so NaN and infinity keep their meaning.
 """
 
@@ -110,6 +111,11 @@ def each(f: Callable[[float], float]) -> Callable[..., Any]:
     """A function of Python floats, on every element."""
     over = np.frompyfunc(f, 1, 1)
     return wide(lambda x: np.asarray(over(x), np.float64))
+
+
+def rounding(f: Callable[..., Any]) -> Callable[..., Any]:
+    """An integer is its own: NumPy would round it to float64."""
+    return lambda x: f(x) if x.dtype.kind == "f" else x
 
 
 def _sigmoid(x):
@@ -222,8 +228,8 @@ row("divide", 2, np.divide, cost=6,
     llvm={"f": binary("fdiv")}, cuda={"f": "({0} / {1})"})
 row("fma", 3, _fma, grad=lambda b, g, y, u, v, w: (b.multiply(g, v), b.multiply(g, u), g),
     llvm={"f": intrinsic("fma", 3)}, cuda=libm("fma", 3), expand=mathlib.fma)
-row("floor_divide", 2, np.floor_divide, cost=20, expand=mathlib.floor_divide)
-row("mod", 2, np.mod, cost=30, expand=mathlib.mod,
+row("floor_divide", 2, np.floor_divide, cost=95, expand=mathlib.floor_divide)
+row("mod", 2, np.mod, cost=85, expand=mathlib.mod,
     grad=lambda b, g, y, u, v: (g, b.negative(b.multiply(g, b.floor_divide(u, v)))))
 row("quotient", 2, lambda x, y: np.where(y == 0, 0, np.trunc(x / np.where(y == 0, 1, y))), cost=20,
     llvm={"i": binary("sdiv"), "u": binary("udiv")}, cuda=narrowed("/"))
@@ -252,10 +258,10 @@ row("mulhi", 2, _mulhi, cost=2, expand=mathlib.mulhi,
 
 # ---- rounding
 
-row("floor", 1, np.floor, llvm={"f": intrinsic("floor")}, cuda=libm("floor"), expand=mathlib.floor)
-row("ceil", 1, np.ceil, llvm={"f": intrinsic("ceil")}, cuda=libm("ceil"), expand=mathlib.ceil)
-row("trunc", 1, np.trunc, llvm={"f": intrinsic("trunc")}, cuda=libm("trunc"), expand=mathlib.trunc)
-row("round", 1, np.rint, llvm={"f": intrinsic("roundeven")}, cuda=libm("rint"), expand=mathlib.round_even)
+row("floor", 1, rounding(np.floor), llvm={"f": intrinsic("floor")}, cuda=libm("floor"), expand=mathlib.floor)
+row("ceil", 1, rounding(np.ceil), llvm={"f": intrinsic("ceil")}, cuda=libm("ceil"), expand=mathlib.ceil)
+row("trunc", 1, rounding(np.trunc), llvm={"f": intrinsic("trunc")}, cuda=libm("trunc"), expand=mathlib.trunc)
+row("round", 1, rounding(np.rint), llvm={"f": intrinsic("roundeven")}, cuda=libm("rint"), expand=mathlib.round_even)
 
 # ---- comparing and choosing
 
@@ -324,17 +330,17 @@ row("shr", 2, np.right_shift, llvm={"i": binary("ashr"), "u": binary("lshr")}, c
 
 # ---- exponentials and logarithms
 
-row("exp", 1, np.exp, cost=16, cuda=libm("exp"), expand=exponential.exp, grad=lambda b, g, y, x: b.multiply(g, y))
-row("exp2", 1, np.exp2, cost=14, cuda=libm("exp2"), expand=exponential.exp2,
+row("exp", 1, np.exp, cost=20, cuda=libm("exp"), expand=exponential.exp, grad=lambda b, g, y, x: b.multiply(g, y))
+row("exp2", 1, np.exp2, cost=20, cuda=libm("exp2"), expand=exponential.exp2,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(y, math.log(2))))
-row("expm1", 1, np.expm1, cost=24, cuda=libm("expm1"), expand=exponential.expm1,
+row("expm1", 1, np.expm1, cost=20, cuda=libm("expm1"), expand=exponential.expm1,
     grad=lambda b, g, y, x: b.multiply(g, b.add(y, 1.0)))
-row("log", 1, np.log, cost=20, cuda=libm("log"), expand=exponential.log, grad=lambda b, g, y, x: b.divide(g, x))
-row("log1p", 1, np.log1p, cost=24, cuda=libm("log1p"), expand=exponential.log1p,
+row("log", 1, np.log, cost=30, cuda=libm("log"), expand=exponential.log, grad=lambda b, g, y, x: b.divide(g, x))
+row("log1p", 1, np.log1p, cost=40, cuda=libm("log1p"), expand=exponential.log1p,
     grad=lambda b, g, y, x: b.divide(g, b.add(x, 1.0)))
-row("log2", 1, np.log2, cost=20, cuda=libm("log2"), expand=exponential.log2,
+row("log2", 1, np.log2, cost=30, cuda=libm("log2"), expand=exponential.log2,
     grad=lambda b, g, y, x: b.divide(g, b.multiply(x, math.log(2))))
-row("log10", 1, np.log10, cost=20, cuda=libm("log10"), expand=exponential.log10,
+row("log10", 1, np.log10, cost=34, cuda=libm("log10"), expand=exponential.log10,
     grad=lambda b, g, y, x: b.divide(g, b.multiply(x, math.log(10))))
 
 
@@ -346,15 +352,15 @@ def _power_grad(b, g, y, u, v):
     return b.multiply(g, base), b.multiply(g, exponent)
 
 
-row("power", 2, _power, cost=60, cuda=libm("pow", 2), expand=exponential.power, grad=_power_grad)
-row("sigmoid", 1, wide(_sigmoid), cost=24, expand=exponential.sigmoid,
+row("power", 2, _power, cost=75, cuda=libm("pow", 2), expand=exponential.power, grad=_power_grad)
+row("sigmoid", 1, wide(_sigmoid), cost=26, expand=exponential.sigmoid,
     cuda={"float32": "(1.0f / (1.0f + expf(-{0})))", "float64": "(1.0 / (1.0 + exp(-{0})))"},
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(y, b.subtract(1.0, y))))
-row("softplus", 1, lambda x: np.logaddexp(x, 0), cost=40, expand=exponential.softplus,
+row("softplus", 1, lambda x: np.logaddexp(x, 0), cost=45, expand=exponential.softplus,
     cuda={"float32": "(fmaxf({0}, 0.0f) + log1pf(expf(-fabsf({0}))))",
           "float64": "(fmax({0}, 0.0) + log1p(exp(-fabs({0}))))"},
     grad=lambda b, g, y, x: b.multiply(g, b.sigmoid(x)))
-row("log_sigmoid", 1, lambda x: -np.logaddexp(-x, 0), cost=40, expand=exponential.log_sigmoid,
+row("log_sigmoid", 1, lambda x: -np.logaddexp(-x, 0), cost=46, expand=exponential.log_sigmoid,
     cuda={"float32": "(fminf({0}, 0.0f) - log1pf(expf(-fabsf({0}))))",
           "float64": "(fmin({0}, 0.0) - log1p(exp(-fabs({0}))))"},
     grad=lambda b, g, y, x: b.multiply(g, b.sigmoid(b.negative(x))))
@@ -367,17 +373,17 @@ def _over(b, g, x):
     return b.multiply(g, b.rsqrt(x))
 
 
-row("sin", 1, np.sin, cost=24, cuda=libm("sin"), expand=trigonometric.sin,
+row("sin", 1, np.sin, cost=45, cuda=libm("sin"), expand=trigonometric.sin,
     grad=lambda b, g, y, x: b.multiply(g, b.cos(x)))
-row("cos", 1, np.cos, cost=24, cuda=libm("cos"), expand=trigonometric.cos,
+row("cos", 1, np.cos, cost=45, cuda=libm("cos"), expand=trigonometric.cos,
     grad=lambda b, g, y, x: b.negative(b.multiply(g, b.sin(x))))
-row("tan", 1, np.tan, cost=36, cuda=libm("tan"), expand=trigonometric.tan,
+row("tan", 1, np.tan, cost=45, cuda=libm("tan"), expand=trigonometric.tan,
     grad=lambda b, g, y, x: b.multiply(g, b.add(1.0, b.square(y))))
-row("arcsin", 1, np.arcsin, cost=24, cuda=libm("asin"), expand=trigonometric.arcsin,
+row("arcsin", 1, np.arcsin, cost=22, cuda=libm("asin"), expand=trigonometric.arcsin,
     grad=lambda b, g, y, x: _over(b, g, b.subtract(1.0, b.square(x))))
 row("arccos", 1, np.arccos, cost=24, cuda=libm("acos"), expand=trigonometric.arccos,
     grad=lambda b, g, y, x: b.negative(_over(b, g, b.subtract(1.0, b.square(x)))))
-row("arctan", 1, np.arctan, cost=24, cuda=libm("atan"), expand=trigonometric.arctan,
+row("arctan", 1, np.arctan, cost=26, cuda=libm("atan"), expand=trigonometric.arctan,
     grad=lambda b, g, y, x: b.divide(g, b.add(1.0, b.square(x))))
 
 
@@ -386,18 +392,18 @@ def _arctan2_grad(b, g, y, u, v):
     return b.multiply(scaled, v), b.negative(b.multiply(scaled, u))
 
 
-row("arctan2", 2, np.arctan2, cost=32, cuda=libm("atan2", 2), expand=trigonometric.arctan2, grad=_arctan2_grad)
-row("sinh", 1, np.sinh, cost=32, cuda=libm("sinh"), expand=exponential.sinh,
+row("arctan2", 2, np.arctan2, cost=60, cuda=libm("atan2", 2), expand=trigonometric.arctan2, grad=_arctan2_grad)
+row("sinh", 1, np.sinh, cost=28, cuda=libm("sinh"), expand=exponential.sinh,
     grad=lambda b, g, y, x: b.multiply(g, b.cosh(x)))
-row("cosh", 1, np.cosh, cost=28, cuda=libm("cosh"), expand=exponential.cosh,
+row("cosh", 1, np.cosh, cost=26, cuda=libm("cosh"), expand=exponential.cosh,
     grad=lambda b, g, y, x: b.multiply(g, b.sinh(x)))
-row("tanh", 1, np.tanh, cost=24, cuda=libm("tanh"), expand=exponential.tanh,
+row("tanh", 1, np.tanh, cost=22, cuda=libm("tanh"), expand=exponential.tanh,
     grad=lambda b, g, y, x: b.multiply(g, b.subtract(1.0, b.square(y))))
-row("arcsinh", 1, np.arcsinh, cost=40, cuda=libm("asinh"), expand=trigonometric.arcsinh,
+row("arcsinh", 1, np.arcsinh, cost=56, cuda=libm("asinh"), expand=trigonometric.arcsinh,
     grad=lambda b, g, y, x: _over(b, g, b.add(1.0, b.square(x))))
-row("arccosh", 1, np.arccosh, cost=40, cuda=libm("acosh"), expand=trigonometric.arccosh,
+row("arccosh", 1, np.arccosh, cost=56, cuda=libm("acosh"), expand=trigonometric.arccosh,
     grad=lambda b, g, y, x: _over(b, g, b.multiply(b.subtract(x, 1.0), b.add(x, 1.0))))
-row("arctanh", 1, np.arctanh, cost=32, cuda=libm("atanh"), expand=trigonometric.arctanh,
+row("arctanh", 1, np.arctanh, cost=50, cuda=libm("atanh"), expand=trigonometric.arctanh,
     grad=lambda b, g, y, x: b.divide(g, b.subtract(1.0, b.square(x))))
 
 # ---- error and gamma functions
@@ -407,13 +413,13 @@ def _third(b, g, y, x):
     raise GraphError("the derivative of trigamma, the third of lgamma, is not there: differentiate once less")
 
 
-row("erf", 1, each(math.erf), cost=30, cuda=libm("erf"), expand=special.erf,
+row("erf", 1, each(math.erf), cost=34, cuda=libm("erf"), expand=special.erf,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(2 / math.sqrt(math.pi), b.exp(b.negative(b.square(x))))))
-row("erfc", 1, each(math.erfc), cost=40, cuda=libm("erfc"), expand=special.erfc,
+row("erfc", 1, each(math.erfc), cost=60, cuda=libm("erfc"), expand=special.erfc,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(-2 / math.sqrt(math.pi), b.exp(b.negative(b.square(x))))))
-row("erfinv", 1, wide(_erfinv), cost=40, expand=special.erfinv,
+row("erfinv", 1, wide(_erfinv), cost=64, expand=special.erfinv,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(math.sqrt(math.pi) / 2, b.exp(b.square(y)))))
-row("lgamma", 1, each(_lgamma), cost=80, cuda=libm("lgamma"), expand=special.lgamma,
+row("lgamma", 1, each(_lgamma), cost=180, cuda=libm("lgamma"), expand=special.lgamma,
     grad=lambda b, g, y, x: b.multiply(g, b.digamma(x)))
-row("digamma", 1, wide(_digamma), cost=80, expand=special.digamma, grad=lambda b, g, y, x: b.multiply(g, b.trigamma(x)))
+row("digamma", 1, wide(_digamma), cost=160, expand=special.digamma, grad=lambda b, g, y, x: b.multiply(g, b.trigamma(x)))
 row("trigamma", 1, wide(_trigamma), cost=80, expand=special.trigamma, grad=_third)

@@ -33,6 +33,7 @@ from gnomon.compiler.ops.mathlib import (
     unbits,
     upper,
     where,
+    wide,
 )
 
 PI = 3.141592653589793
@@ -204,7 +205,7 @@ TRIGAMMA_FAR = (
 
 def _in_float64(f: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]:
     def expansion(x: Expr) -> Expr:
-        return Cast("float32", f(Cast("float64", x))) if x.dtype == "float32" else f(x)
+        return Cast("float32", f(wide(x))) if x.dtype == "float32" else f(x)
 
     return expansion
 

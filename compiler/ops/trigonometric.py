@@ -33,6 +33,7 @@ from gnomon.compiler.ops.mathlib import (
     unbits,
     upper,
     where,
+    wide,
 )
 
 PI = 3.141592653589793
@@ -59,9 +60,9 @@ def _reduce32(x: Expr) -> tuple[Expr, Expr]:
     In float64: x has 24 digits and the first two parts of 2/pi 29, so their products are exact. Bits of 2/pi above the
     first part give multiples of 4; the parts differ for x below 2^50, 2^76, 2^102 and 2^128.
     """
-    x, size = Cast("float64", x), Cast("float64", magnitude(x))
+    x, size = wide(x), wide(magnitude(x))
     parts = [tuple(_digits(first + at, n) for at, n in ((0, 29), (29, 29), (58, 53))) for first in (1, 26, 52, 78)]
-    chosen = [Const("float64", c) for c in parts[-1]]
+    chosen: list[Expr] = [Const("float64", c) for c in parts[-1]]
     for limit, part in zip((2.0**102, 2.0**76, 2.0**50), reversed(parts[:-1]), strict=True):
         chosen = [where(less(size, limit), c, other) for c, other in zip(part, chosen, strict=True)]
     magic = FORMATS["float64"].magic
@@ -88,7 +89,8 @@ def _window(start: Expr) -> list[Expr]:
 
 def _product(x: list[Expr], low: Expr, high: Expr) -> list[Expr]:
     """The 32-bit digits of x * (low + 2^32 high), lowest first, as many as x has; all are below 2^32 in uint64."""
-    digits, carry = [], Const("uint64", 0)
+    digits: list[Expr] = []
+    carry: Expr = Const("uint64", 0)
     below: Expr = Const("uint64", 0)
     for digit in x:
         t = add(mul(low, digit), carry)
