@@ -9,9 +9,9 @@ lack (`fma`, `floor`): the renderer may take it instead. Division and shifts of 
 (`floor_divide`, `left_shift`; any operand is defined) and the machine's (`quotient`, `shl`; never given an operand that
 traps or is undefined).
 
-float16 has no spellings of its own: it is computed in float32. CUDA's sigmoid is 0 below -88.7 in float32 (-709.8 in
-float64), where the CPU's is still a subnormal number; elsewhere no result is flushed to 0. `contract` lets LLVM fuse a product with a sum; nothing
-else of fast-math is used, so NaN and infinity keep their meaning.
+float16 has no spellings of its own: it is computed in float32. `contract` lets LLVM fuse a product with a sum; nothing
+else of fast-math is used, so NaN and infinity keep their meaning. CUDA's sigmoid is 0 below -88.7 in float32 (-709.8
+in float64), where the CPU's is still a subnormal number; elsewhere no result is flushed to 0.
 """
 
 from __future__ import annotations
@@ -421,5 +421,6 @@ row("erfinv", 1, wide(_erfinv), cost=64, expand=special.erfinv,
     grad=lambda b, g, y, x: b.multiply(g, b.multiply(math.sqrt(math.pi) / 2, b.exp(b.square(y)))))
 row("lgamma", 1, each(_lgamma), cost=180, cuda=libm("lgamma"), expand=special.lgamma,
     grad=lambda b, g, y, x: b.multiply(g, b.digamma(x)))
-row("digamma", 1, wide(_digamma), cost=160, expand=special.digamma, grad=lambda b, g, y, x: b.multiply(g, b.trigamma(x)))
+row("digamma", 1, wide(_digamma), cost=160, expand=special.digamma,
+    grad=lambda b, g, y, x: b.multiply(g, b.trigamma(x)))
 row("trigamma", 1, wide(_trigamma), cost=80, expand=special.trigamma, grad=_third)
