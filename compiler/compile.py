@@ -314,11 +314,19 @@ class _Plan:
         from gnomon.compiler.sizes import symbols
 
         used = {s for slot in self.slots for d in slot.shape for s in symbols(d)}
-        used |= {s for step in all_steps(self.steps) if isinstance(step, Launch) for d in (*step.sizes, step.extent) for s in symbols(d)}
+        used |= {
+            s
+            for step in all_steps(self.steps)
+            if isinstance(step, Launch)
+            for d in (*step.sizes, step.extent)
+            for s in symbols(d)
+        }
         if self.request.repeat is not None:
             used |= symbols(self.request.repeat[1])
         for s in used - set(found):
-            raise CompileError(f"{self.request.name}: no input tells the size {s!r}: some input must have an axis of just that size")
+            raise CompileError(
+                f"{self.request.name}: no input tells the size {s!r}: some input must have an axis of just that size"
+            )
         names = tuple(sorted(found))
         return names, tuple(found[n] for n in names)
 
@@ -330,7 +338,9 @@ class _Plan:
                 for a, b in zip(n.op.shape, n.inputs[0].shape, strict=True):
                     if a != b:
                         where = ", ".join(repr(o) for o in origins(n))
-                        checks.setdefault((a, b), Check(a, b, f"{a} and {b} must be equal: two operands meet at {where}"))
+                        checks.setdefault(
+                            (a, b), Check(a, b, f"{a} and {b} must be equal: two operands meet at {where}")
+                        )
         return tuple(checks.values())
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import DisconnectedError, DTypeError, ShapeError
 from gnomon.compiler.graph import Item, Node, TupleType, inherit, origins, walk
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.leaves import Input
+from gnomon.compiler.ops.control import walks_subgraphs, without_unused_results
+from gnomon.compiler.ops.leaves import fresh_input
 
-_keys = count(1)
 
-
+@walks_subgraphs
 def vjp(
     outputs: Sequence[Node],
     cotangents: Sequence[Node | None],
@@ -89,7 +88,9 @@ def grad(
     depend on a node of `wrt`.
     """
     if cost.rank != 0:
-        raise ShapeError(f"a gradient needs a scalar cost, got {cost.type} made at {_where(cost)}: sum or average it first")
+        raise ShapeError(
+            f"a gradient needs a scalar cost, got {cost.type} made at {_where(cost)}: sum or average it first"
+        )
     if not dtypes.is_float(cost.dtype):
         raise DTypeError(f"a gradient needs a float cost, got {cost.type} made at {_where(cost)}")
     found = vjp([cost], [build.constant(1, cost.dtype)], wrt, known, constants)
@@ -113,11 +114,12 @@ def jvp(outputs: Sequence[Node], wrt: Sequence[Node], tangents: Sequence[Node]) 
     Reverse mode is linear in its cotangent, so that its own reverse mode is the forward mode: Townsend 2017,
     "A new trick for calculating Jacobian vector products". The dummy cotangents vanish from the result.
     """
-    dummies = [Input(-next(_keys), f"cotangent{k}", o.dtype, o.shape)() for k, o in enumerate(outputs)]
+    dummies = [fresh_input(f"cotangent{k}", o.type) for k, o in enumerate(outputs)]
     back = vjp(outputs, dummies, wrt)
     pairs = [(b, t) for b, t in zip(back, tangents, strict=True) if b is not None]
     forward = vjp([b for b, _ in pairs], [t for _, t in pairs], dummies)
-    return [build.full_like(o, 0) if f is None else f for o, f in zip(outputs, forward, strict=True)]
+    forward = [build.full_like(o, 0) if f is None else f for o, f in zip(outputs, forward, strict=True)]
+    return without_unused_results(forward)  # what is not read may still hold dummies
 
 
 def _where(node: Node) -> str:

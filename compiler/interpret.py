@@ -9,11 +9,14 @@ import numpy as np
 
 from gnomon.compiler.errors import DataError
 from gnomon.compiler.graph import Env, Item, Node, TensorType, walk
+from gnomon.compiler.ops.control import walks_subgraphs
 from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.sizes import Size, Symbol, evaluate
 
 
-def bind_sizes(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()) -> dict[str, int]:
+def bind_sizes(
+    types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()
+) -> dict[str, int]:
     """Values of the named sizes, read from the shapes of arguments. Raises DataError where they disagree."""
     values: dict[str, int] = {}
     label = lambda k: f"argument {names[k]!r}" if k < len(names) else f"argument {k}"
@@ -31,7 +34,9 @@ def bind_sizes(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], n
             except KeyError:
                 continue
             if wanted != n:
-                raise DataError(f"{label(k)} must be {t}, got an array of shape {shape}: axis {axis} must have {wanted} elements")
+                raise DataError(
+                    f"{label(k)} must be {t}, got an array of shape {shape}: axis {axis} must have {wanted} elements"
+                )
     return values
 
 
@@ -44,6 +49,7 @@ def _symbol(d: Any) -> str | None:
     return None
 
 
+@walks_subgraphs
 def evaluate_graph(
     outputs: Sequence[Node],
     values: Mapping[Node, np.ndarray],

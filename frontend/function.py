@@ -82,7 +82,8 @@ class Graph:
                 raise GraphError(f"function {name!r}: {variable!r} is updated twice")
             new[variable] = as_update(variable, value)
         replacements = {
-            node_of(a): _like(node_of(a), node_of(b)) for a, b in (givens.items() if hasattr(givens, "items") else givens or ())
+            node_of(a): _like(node_of(a), node_of(b))
+            for a, b in (givens.items() if hasattr(givens, "items") else givens or ())
         }
         if replacements:
             changed = replace([*flat, *new.values()], replacements)
@@ -112,7 +113,9 @@ class Graph:
         unused = [leaf for leaf in leaves if leaf not in set(used)]
         if unused and on_unused_input != "ignore":
             names = ", ".join(repr(leaf.op.name) for leaf in unused)  # type: ignore[attr-defined]  # Inputs
-            message = f"function {name!r}: the outputs do not depend on the input {names}; on_unused_input='ignore' allows it"
+            message = (
+                f"function {name!r}: the outputs do not depend on the input {names}; on_unused_input='ignore' allows it"
+            )
             if on_unused_input == "raise":
                 raise GraphError(message)
             import warnings
@@ -212,14 +215,18 @@ class Function:
     def _arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> list[np.ndarray]:
         values = list(args)
         if len(values) > len(self.graph.inputs):
-            raise DataError(f"{self.name} takes {len(self.graph.inputs)} arguments ({', '.join(self.input_names)}), got {len(values)}")
+            raise DataError(
+                f"{self.name} takes {len(self.graph.inputs)} arguments ({', '.join(self.input_names)}), got {len(values)}"
+            )
         if kwargs or len(values) < len(self.graph.inputs):
             for name in self.input_names[len(values) :]:
                 if name not in kwargs:
                     raise DataError(f"{self.name} needs the argument {name!r}")
                 values.append(kwargs.pop(name))
             if kwargs:
-                raise DataError(f"{self.name} has no free argument {next(iter(kwargs))!r}; it takes {', '.join(self.input_names)}")
+                raise DataError(
+                    f"{self.name} has no free argument {next(iter(kwargs))!r}; it takes {', '.join(self.input_names)}"
+                )
         return [self._argument(k, v) for k, v in enumerate(values)]
 
     def _argument(self, k: int, value: Any) -> np.ndarray:
@@ -227,9 +234,13 @@ class Function:
         array = np.asarray(value)
         dtype = dtypes.named(wanted.dtype).numpy
         if array.dtype != dtype:
-            same_kind = np.can_cast(array.dtype, dtype, "same_kind") or (array.dtype.kind in "iub" and dtype.kind == "f")
+            same_kind = np.can_cast(array.dtype, dtype, "same_kind") or (
+                array.dtype.kind in "iub" and dtype.kind == "f"
+            )
             exact = np.can_cast(array.dtype, dtype, "safe")
             if not (exact or (same_kind and self.allow_input_downcast)):
-                raise DataError(f"{self.name}: argument {self.input_names[k]!r} must be {wanted}, got {array.dtype} of shape {array.shape}")
+                raise DataError(
+                    f"{self.name}: argument {self.input_names[k]!r} must be {wanted}, got {array.dtype} of shape {array.shape}"
+                )
             array = array.astype(dtype)
         return array

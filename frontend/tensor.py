@@ -411,7 +411,9 @@ def reshape_to(x: Node, shape: Sequence[Any]) -> Node:
         total = product(x.shape)
         whole = floordiv(total, rest) if rest != 0 else 0
         if whole * rest != total:
-            raise ShapeError(f"cannot reshape {x.type} to {tuple(shape)}: {total} elements are not a multiple of {rest}")
+            raise ShapeError(
+                f"cannot reshape {x.type} to {tuple(shape)}: {total} elements are not a multiple of {rest}"
+            )
         dims[open_at[0]] = whole
     return build.reshape(x, dims)
 
@@ -449,7 +451,9 @@ def getitem(x: Node, key: Any) -> Node:
         else:
             node = node_of(k)
             if not dtypes.is_integer(node.dtype):
-                raise ShapeError(f"an index must be integers or slices, got {node.type}; for a bool mask use gnomon.ops.where")
+                raise ShapeError(
+                    f"an index must be integers or slices, got {node.type}; for a bool mask use gnomon.ops.where"
+                )
             start.append(0), size.append(extent), step.append(1)
             shape.append(("gather", node))
         axis += 1
@@ -457,7 +461,9 @@ def getitem(x: Node, key: Any) -> Node:
     gathers = [(i, n) for i, (kind, n) in enumerate(shape) if kind == "gather"]
     if len(gathers) > 1:
         return _gather_together(x, shape)
-    x = build.reshape(x, [n if kind != "gather" else n_of(x, shape, i) for i, (kind, n) in enumerate(shape) if kind != "drop"])
+    x = build.reshape(
+        x, [n if kind != "gather" else n_of(x, shape, i) for i, (kind, n) in enumerate(shape) if kind != "drop"]
+    )
     for i, node in gathers:
         at = sum(kind != "drop" for kind, _ in shape[:i])
         x = build.gather(x, _wrapped(node, x.shape[at]), at)
@@ -474,7 +480,9 @@ def _wrapped(index: Node, extent: Dim) -> Node:
     if index.dtype.startswith("u"):
         return index
     wide = build.cast(index, "int64") if index.dtype in ("int8", "int16") else index
-    return build.apply("where", build.apply("less", wide, 0), build.apply("add", wide, build.size(extent, wide.dtype)), wide)
+    return build.apply(
+        "where", build.apply("less", wide, 0), build.apply("add", wide, build.size(extent, wide.dtype)), wide
+    )
 
 
 def _gather_together(x: Node, shape: list) -> Node:
@@ -488,7 +496,11 @@ def _gather_together(x: Node, shape: list) -> Node:
     linear: Any = 0
     for i in places:
         index = build.cast(_wrapped(shape[i][1], x.shape[i]), "int64")
-        linear = build.apply("add", build.apply("multiply", linear, build.size(x.shape[i], "int64")), index) if i > first else index
+        linear = (
+            build.apply("add", build.apply("multiply", linear, build.size(x.shape[i], "int64")), index)
+            if i > first
+            else index
+        )
     from gnomon.compiler.sizes import product
 
     merged = build.reshape(x, (*x.shape[:first], product(x.shape[first:last]), *x.shape[last:]))

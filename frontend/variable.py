@@ -90,7 +90,9 @@ class Variable(Tensor):
         """Replace the value. Raises ShapeError for another shape."""
         array = np.asarray(value)
         if array.shape != self.buffer.array.shape:
-            raise ShapeError(f"variable {self.path!r} has the shape {self.buffer.array.shape}, got a value of shape {array.shape}")
+            raise ShapeError(
+                f"variable {self.path!r} has the shape {self.buffer.array.shape}, got a value of shape {array.shape}"
+            )
         self.buffer.set(array.astype(self.buffer.array.dtype))
 
     def assign(self, value: Any) -> Any:

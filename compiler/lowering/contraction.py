@@ -276,9 +276,7 @@ class _Schedule:
             break
         return Rewriter(index=lambda x: change.get(x) if isinstance(x, Index) else None).body(body)
 
-    def _block(
-        self, start: Dim, block: int, panel: Dim, packed: Buffer | None, whole: bool = True
-    ) -> tuple[Stmt, ...]:
+    def _block(self, start: Dim, block: int, panel: Dim, packed: Buffer | None, whole: bool = True) -> tuple[Stmt, ...]:
         """`block` rows from `start` on: whole tiles, then single rows."""
         tile = self.tile
         if isinstance(self.rows, int) and self.rows < tile.rows:
@@ -299,11 +297,17 @@ class _Schedule:
             at = first + Size.of(r) if whole else start + Size.of(r)
             single = self._row(at, panel, packed)
             if whole:
-                last = floordiv(self.rows - 1, block) * block if not isinstance(self.rows, int) else (self.rows - 1) // block * block
+                last = (
+                    floordiv(self.rows - 1, block) * block
+                    if not isinstance(self.rows, int)
+                    else (self.rows - 1) // block * block
+                )
                 here = (For(r, single),)
                 result.append(If(_equal(start, last), here) if start != 0 else For(r, single))
             else:
-                body = single if isinstance(self.rows, int) and self.rows <= block else (If(_less(at, self.rows), single),)
+                body = (
+                    single if isinstance(self.rows, int) and self.rows <= block else (If(_less(at, self.rows), single),)
+                )
                 result.append(For(r, body))
         return tuple(result)
 
@@ -401,7 +405,9 @@ class _Schedule:
         """The epilogue of one row of the tile: what consumes the product, then the stores."""
         at = panel * self.tile.width + Size.of(self.lane)
         change = {**self._rows_at(row), self.p.lanes: at}
-        rewriter = Rewriter(lambda e: total if e is self.p.total else None, lambda a: change.get(a) if isinstance(a, Index) else None)
+        rewriter = Rewriter(
+            lambda e: total if e is self.p.total else None, lambda a: change.get(a) if isinstance(a, Index) else None
+        )
         body: list[Stmt] = []
         stores: list[tuple[Buffer, tuple[Dim, ...], Expr]] = []
         for s in self.p.after:

@@ -32,7 +32,14 @@ from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, floordiv, modulo, product
 from gnomon.compiler.targets import Target
 
-COMBINE = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and"}
+COMBINE = {
+    "sum": "add",
+    "prod": "multiply",
+    "max": "maximum",
+    "min": "minimum",
+    "any": "logical_or",
+    "all": "logical_and",
+}
 DUPLICATE = 60
 """A vector body cheaper than this is written twice, without masks for whole vectors and with them for the rest."""
 ROWS = 16
@@ -150,7 +157,9 @@ def _fuse_axes(rows: RowProgram, a: Index, b: Index, outer: bool) -> RowProgram:
 
 def cost_of(roots: Iterable[Expr]) -> int:
     """About how many additions the expressions are worth, shared ones once."""
-    return sum(1 if not isinstance(e, Apply) else e.fn.cost for e in expressions(roots) if not isinstance(e, (Const, Local)))
+    return sum(
+        1 if not isinstance(e, Apply) else e.fn.cost for e in expressions(roots) if not isinstance(e, (Const, Local))
+    )
 
 
 def _access_cost(stage_sizes: Iterable[tuple[Buffer, Dim]], axis: Index) -> float:
@@ -250,7 +259,9 @@ class _Schedule:
 
     def _cost(self) -> int:
         return cost_of(
-            e for s in self.rows.stages for e in [*(f[2] for f in s.folds), *(x[1] for x in s.lets), *(x[2] for x in s.stores)]
+            e
+            for s in self.rows.stages
+            for e in [*(f[2] for f in s.folds), *(x[1] for x in s.lets), *(x[2] for x in s.stores)]
         )
 
     def _vector_axis(self) -> Index | None:
@@ -458,9 +469,7 @@ class _Schedule:
             # the lanes around it are not known here: a register holds one number or one vector by how it is used
             acc = self._accumulator(fold.dtype, outer.lanes if outer else 1)
             place = self._lane(outer.index, outer.lanes) if outer else (0,)
-            nest: tuple[Stmt, ...] = (
-                Store(acc, place, Apply(scalar(COMBINE[fold.kind]), (Load(acc, place), body))),
-            )
+            nest: tuple[Stmt, ...] = (Store(acc, place, Apply(scalar(COMBINE[fold.kind]), (Load(acc, place), body))),)
             for a in reversed(fold.axes):
                 nest = (For(a, nest),)
             before += [Store(acc, place, _identity(fold.kind, fold.dtype)), *nest]
@@ -503,5 +512,3 @@ def _identity(kind: str, dtype: str) -> Const:
 
 def _less(a: Dim, b: Dim) -> Expr:
     return Apply(scalar("less"), (IndexValue("int64", a), IndexValue("int64", b)))
-
-

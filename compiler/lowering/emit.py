@@ -244,7 +244,9 @@ class _Emitter:
         if other is not None and other is not m:
             if other.local is not None:
                 return self._finished(other)
-            return Load(Buffer(f"n{x.serial}", x.dtype, x.shape), index)  # resolved by _inlined, once axes have their names
+            return Load(
+                Buffer(f"n{x.serial}", x.dtype, x.shape), index
+            )  # resolved by _inlined, once axes have their names
         if x in self.memory:
             return Load(self.memory[x], index)
         return None

@@ -61,7 +61,9 @@ def is_fold(node: Node) -> bool:
 
 
 def _scatters(node: Node) -> bool:
-    return isinstance(node.op, ScatterAdd) or (isinstance(node.op, ScatterAlong) and node.inputs[0].shape[node.op.axis] != 1)
+    return isinstance(node.op, ScatterAdd) or (
+        isinstance(node.op, ScatterAlong) and node.inputs[0].shape[node.op.axis] != 1
+    )
 
 
 def needs_kernel(node: Node) -> bool:
@@ -193,7 +195,9 @@ class Accesses:
         found = self.known.get(node)
         if found is None:
             found = self.known[node] = {}
-            melter = Melter(lambda x, index: self._note(found, x, index) if x in self.stored or is_external(x) else None)
+            melter = Melter(
+                lambda x, index: self._note(found, x, index) if x in self.stored or is_external(x) else None
+            )
             with index_names():
                 melter.element(node, outer_index(node.shape))
         return found

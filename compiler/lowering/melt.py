@@ -48,4 +48,6 @@ class _Operand:
         return self.node.type
 
     def __call__(self, *index: Dim) -> Expr:
-        return self.melter.value(self.node, tuple(0 if d == 1 else i for i, d in zip(index, self.node.shape, strict=True)))
+        return self.melter.value(
+            self.node, tuple(0 if d == 1 else i for i, d in zip(index, self.node.shape, strict=True))
+        )

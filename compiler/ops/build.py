@@ -6,7 +6,6 @@ A Python number takes the dtype of the node beside it, but for a float beside in
 
 from __future__ import annotations
 
-
 import builtins
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,17 @@ from gnomon.compiler.ops.leaves import Array, Iota, Literal, SizeValue
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.scalar import SCALAR
-from gnomon.compiler.ops.shape import Broadcast, Concat, Equate, Pad, Reshape, Slice, Transpose, strided_size, surely_differ
+from gnomon.compiler.ops.shape import (
+    Broadcast,
+    Concat,
+    Equate,
+    Pad,
+    Reshape,
+    Slice,
+    Transpose,
+    strided_size,
+    surely_differ,
+)
 from gnomon.compiler.sizes import Dim, product
 
 Value = Node | int | float | bool | np.ndarray | np.generic
@@ -119,7 +128,9 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
                 continue
             if extent != 1:
                 shown = " and ".join(f"[{', '.join(map(str, s))}]" for s in shapes)
-                raise ShapeError(f"shapes {shown} cannot be broadcast together: axis {k - rank} has {extent} and {d} elements")
+                raise ShapeError(
+                    f"shapes {shown} cannot be broadcast together: axis {k - rank} has {extent} and {d} elements"
+                )
             extent = d
         result.append(extent)
     return tuple(result)
@@ -145,6 +156,11 @@ def broadcast(x: Node, shape: Sequence[Dim], axes: Sequence[int]) -> Node:
     if x.shape == shape and axes == tuple(range(len(shape))):
         return x
     return Broadcast(shape, axes)(x)
+
+
+def repeat_first(x: Node, size: Dim) -> Node:
+    """x repeated `size` times along a new first axis."""
+    return Broadcast((size, *x.shape), tuple(range(1, x.rank + 1)))(x)
 
 
 def equate(x: Node, shape: Sequence[Dim]) -> Node:
@@ -224,7 +240,9 @@ def flip(x: Node, axes: Sequence[int]) -> Node:
     return Slice(tuple(start), x.shape, tuple(-1 if k in axes else 1 for k in range(x.rank)))(x)
 
 
-def pad(x: Node, low: Sequence[Dim], high: Sequence[Dim], interior: Sequence[int] | None = None, value: Any = 0) -> Node:
+def pad(
+    x: Node, low: Sequence[Dim], high: Sequence[Dim], interior: Sequence[int] | None = None, value: Any = 0
+) -> Node:
     interior = tuple(interior) if interior is not None else (0,) * x.rank
     if builtins.all(v == 0 for v in (*low, *high, *interior)):
         return x
@@ -383,6 +401,6 @@ def stop_gradient(x: Node) -> Node:
 __all__ = [
     "Value", "all", "any", "apply", "argmax", "broadcast", "broadcast_shapes", "broadcast_to", "cast", "concat",
     "constant", "contract", "count", "equate", "flip", "full", "full_like", "gather", "gather_along", "iota", "matmul",
-    "max", "mean", "min", "pad", "prod", "product", "promote", "random_bits", "reduce", "reshape", "scatter_add",
-    "scatter_along", "size", "slice", "stop_gradient", "strided_size", "sum", "transpose",
+    "max", "mean", "min", "pad", "prod", "product", "promote", "random_bits", "reduce", "repeat_first", "reshape",
+    "scatter_add", "scatter_along", "size", "slice", "stop_gradient", "strided_size", "sum", "transpose",
 ]  # fmt: skip

@@ -69,6 +69,11 @@ class Contract(Op):
 
         return towards(self.x, w, self.w), towards(self.w, x, self.x)
 
+    def batch(self, size, inputs, mapped):
+        lane = max((*self.x, *self.w), default=-1) + 1
+        first = lambda axes, own: (lane, *axes) if own else axes
+        return Contract(first(self.x, mapped[0]), first(self.w, mapped[1]), (lane, *self.out))(*inputs)
+
     def element(self, index, out, x, w):
         place = dict(zip(self.out, index, strict=True))
         extent = dict(zip(self.x + self.w, x.type.shape + w.type.shape, strict=True))

@@ -40,6 +40,11 @@ class Elementwise(Op):
         rule = self.fn.grad
         return (None,) * len(inputs) if rule is None else rule(g, out, *inputs)
 
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        return self(*(x if m else build.repeat_first(x, size) for x, m in zip(inputs, mapped, strict=True)))
+
     def element(self, index, out, *inputs):
         return Apply(self.fn, tuple(x(*index) for x in inputs))
 
@@ -64,7 +69,9 @@ class Cast(Op):
             low, high = kernel.lowest(to), kernel.highest(to)
             with np.errstate(invalid="ignore", over="ignore"):
                 wide = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
-                cut = np.where(wide >= high, high, np.where(wide <= low, low, np.clip(wide, low, None).astype(to.numpy)))
+                cut = np.where(
+                    wide >= high, high, np.where(wide <= low, low, np.clip(wide, low, None).astype(to.numpy))
+                )
             return cut.astype(to.numpy) if to.bits < 64 else _saturate(wide, low, high, to.numpy)
         with np.errstate(over="ignore", invalid="ignore"):
             return x.astype(to.numpy)
@@ -73,6 +80,9 @@ class Cast(Op):
         from gnomon.compiler.ops import build
 
         return (build.cast(g, x.dtype) if dtypes.is_float(x.dtype) and dtypes.is_float(self.dtype) else None,)
+
+    def batch(self, size, inputs, mapped):
+        return self(*inputs)
 
     def element(self, index, out, x):
         return kernel.Cast(self.dtype, x(*index))
@@ -99,6 +109,9 @@ class StopGradient(Op):
 
     def grad(self, g, out, x):
         return (None,)
+
+    def batch(self, size, inputs, mapped):
+        return self(*inputs)
 
     def element(self, index, out, x):
         return x(*index)

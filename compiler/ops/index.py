@@ -26,6 +26,15 @@ def _integers(t: TensorType, what: str) -> None:
         raise DTypeError(f"{what} needs integer indices, got {t}")
 
 
+def _rows_of_lanes(indices, extent: Dim):
+    """Positions in `size` axes of `extent` elements laid end to end, of which row k of `indices` means the kth."""
+    from gnomon.compiler.ops import build
+
+    wide = build.cast(indices, "int64")
+    inside = build.maximum(build.minimum(wide, build.size(extent - 1, "int64")), 0)
+    return build.add(inside, build.multiply(build.iota(indices.shape, 0, "int64"), build.size(extent, "int64")))
+
+
 @dataclass(frozen=True)
 class Gather(Op):
     """x[..., indices, ...]: elements or rows of `axis` at `indices`; indices outside the axis are clamped to it.
@@ -48,6 +57,24 @@ class Gather(Op):
 
     def grad(self, g, out, x, indices):
         return (ScatterAdd(self.axis, x.shape[self.axis])(indices, g) if dtypes.is_float(x.dtype) else None), None
+
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        x, indices = inputs
+        k = self.axis
+        if not mapped[1]:
+            return Gather(k + 1)(x, indices)
+        if not mapped[0]:
+            found = Gather(k)(x, indices)
+            return build.transpose(found, [k, *range(k), *range(k + 1, found.rank)])
+        rows = build.transpose(x, [0, k + 1, *range(1, k + 1), *range(k + 2, x.rank)])  # [size, n, before, after]
+        rows = build.reshape(rows, (size * rows.shape[1], *rows.shape[2:]))
+        found = Gather(0)(rows, _rows_of_lanes(indices, x.shape[k + 1]))  # [size, place, before, after]
+        place = indices.rank - 1
+        return build.transpose(
+            found, [0, *range(place + 1, place + 1 + k), *range(1, place + 1), *range(place + 1 + k, found.rank)]
+        )
 
     def element(self, index, out, x, indices):
         rank = indices.type.rank
@@ -84,6 +111,21 @@ class ScatterAdd(Op):
     def grad(self, g, out, indices, updates):
         return None, Gather(self.axis)(g, indices)
 
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        indices, updates = inputs
+        k, place = self.axis, indices.rank - mapped[0]
+        if not mapped[0]:
+            return ScatterAdd(k + 1, self.size)(indices, updates)
+        updates = updates if mapped[1] else build.repeat_first(updates, size)
+        first = range(k + 1, k + 1 + place)
+        rest = [*range(1, k + 1), *range(k + 1 + place, updates.rank)]
+        moved = build.transpose(updates, [0, *first, *rest])  # [size, place, before, after]
+        total = ScatterAdd(0, size * self.size)(_rows_of_lanes(indices, self.size), moved)
+        total = build.reshape(total, (size, self.size, *total.shape[1:]))
+        return build.transpose(total, [0, *range(2, 2 + k), 1, *range(2 + k, total.rank)])
+
     def element(self, index, out, indices, updates):
         k = self.axis
         place = [fresh_index(d) for d in indices.type.shape]
@@ -91,9 +133,7 @@ class ScatterAdd(Op):
         hit = Apply(
             scalar("equal"), (IndexValue("int64", clamp(indices(*place), self.size)), IndexValue("int64", index[k]))
         )
-        value = Apply(
-            scalar("where"), (hit, updates(*index[:k], *place, *index[k + 1 :]), Const(out.dtype, 0))
-        )
+        value = Apply(scalar("where"), (hit, updates(*index[:k], *place, *index[k + 1 :]), Const(out.dtype, 0)))
         return Fold("sum", axes, value) if axes else value
 
 
@@ -120,6 +160,12 @@ class GatherAlong(Op):
 
     def grad(self, g, out, x, indices):
         return (ScatterAlong(self.axis, x.shape[self.axis])(indices, g) if dtypes.is_float(x.dtype) else None), None
+
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        both = (x if m else build.repeat_first(x, size) for x, m in zip(inputs, mapped, strict=True))
+        return GatherAlong(self.axis + 1)(*both)
 
     def element(self, index, out, x, indices):
         i = clamp(indices(*index), x.type.shape[self.axis])
@@ -150,6 +196,12 @@ class ScatterAlong(Op):
 
     def grad(self, g, out, indices, updates):
         return None, GatherAlong(self.axis)(g, indices)
+
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        both = (x if m else build.repeat_first(x, size) for x, m in zip(inputs, mapped, strict=True))
+        return ScatterAlong(self.axis + 1, self.size)(*both)
 
     def element(self, index, out, indices, updates):
         k = self.axis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class Parameter(Input):
 
     def __repr__(self) -> str:
         return f"Parameter({self.name})"
+
+
+_fresh = count(1)
+
+
+def fresh_input(name: str, type: TensorType) -> Node:
+    """A leaf that only the compiler knows, to be replaced again; its key is negative, where users' are positive."""
+    return Input(-next(_fresh), name, type.dtype, type.shape)()
 
 
 @dataclass(frozen=True)

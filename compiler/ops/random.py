@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnomon.compiler.errors import ShapeError
+from gnomon.compiler.errors import GraphError, ShapeError
 from gnomon.compiler.graph import Op, Shape, TensorType
 from gnomon.compiler.kernel import IndexValue
 from gnomon.compiler.sizes import Dim, floordiv, modulo
@@ -42,6 +42,11 @@ class RandomBits(Op):
 
     def grad(self, g, out, state):
         return (None,)
+
+    def batch(self, size, inputs, mapped):
+        raise GraphError(
+            "random numbers of a mapped seed cannot be drawn inside vectorized_map: draw them outside, for all slices"
+        )
 
     def element(self, index, out, state):
         from gnomon.compiler.ops.philox import philox_expr

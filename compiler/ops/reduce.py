@@ -57,6 +57,9 @@ class Reduce(Op):
         count = build.reduce("sum", build.cast(chosen, x.dtype), self.axes)
         return (build.where(chosen, spread(build.divide(g, count)), 0.0),)
 
+    def batch(self, size, inputs, mapped):
+        return Reduce(self.kind, tuple(a + 1 for a in self.axes))(*inputs)
+
     def element(self, index, out, x):
         place = list(index)
         axes = []

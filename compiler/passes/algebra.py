@@ -297,5 +297,3 @@ def reduce_less(node: Node) -> Node | None:
 
 def _never_empty(x: Node, axes) -> bool:
     return all(isinstance(x.shape[a], int) and x.shape[a] > 0 for a in axes)
-
-

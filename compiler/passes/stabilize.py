@@ -29,7 +29,9 @@ def gains(x: Node, depth: int = 6) -> bool:
     if _is(x, "divide"):
         return gains(x.inputs[0], depth - 1)
     if _is(x, "maximum", "minimum"):
-        return any(number(b) is not None and number(b) > 0 and gains(a, depth - 1) for a, b in (x.inputs, x.inputs[::-1]))
+        return any(
+            number(b) is not None and number(b) > 0 and gains(a, depth - 1) for a, b in (x.inputs, x.inputs[::-1])
+        )
     if _is(x, "subtract"):
         return is_number(x.inputs[0], 1) and _is(x.inputs[1], "sigmoid")
     return isinstance(x.op, (GatherAlong, Reshape)) and gains(x.inputs[0], depth - 1)

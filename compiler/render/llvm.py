@@ -323,7 +323,9 @@ class _Renderer:
                 t, bits = ltype(dtype, lanes), self._spread(self.masks[-1], "bool", lanes)
                 old = self.emit(self.level, f"load {t}, ptr {slot}")
                 new = self._spread(value, dtype, lanes)
-                value = Operand(self.emit(self.level, f"select <{lanes} x i1> {bits}, {t} {new}, {t} {old}"), lanes, self.level)
+                value = Operand(
+                    self.emit(self.level, f"select <{lanes} x i1> {bits}, {t} {new}, {t} {old}"), lanes, self.level
+                )
             self.do(f"store {ltype(dtype, lanes)} {self._spread(value, dtype, lanes)}, ptr {slot}")
             return
         stride = self._stride(offset)
@@ -341,7 +343,11 @@ class _Renderer:
         if stride == -1:
             text = self._reverse(text, ltype(dtype, lanes), lanes, self.level)
             if mask is not None:
-                mask = Operand(self._reverse(self._spread(mask, "bool", lanes), ltype("bool", lanes), lanes, self.level), lanes, self.level)
+                mask = Operand(
+                    self._reverse(self._spread(mask, "bool", lanes), ltype("bool", lanes), lanes, self.level),
+                    lanes,
+                    self.level,
+                )
         text = self._to_memory(text, dtype, lanes, self.level)
         vector = f"<{lanes} x {mtype(dtype)}>" if lanes > 1 else mtype(dtype)
         if stride in (1, -1):
@@ -539,9 +545,15 @@ class _Renderer:
 
     def _comparison(self, e: Expr) -> Dim | None:
         """b - a if `e` is a < b on sizes and its truth is known, or changes with the lane by one."""
-        if not isinstance(e, Apply) or e.fn.name != "less" or not all(isinstance(a, IndexValue | Const) for a in e.args):
+        if (
+            not isinstance(e, Apply)
+            or e.fn.name != "less"
+            or not all(isinstance(a, IndexValue | Const) for a in e.args)
+        ):
             return None
-        a, b = (x.size if isinstance(x, IndexValue) else int(x.value) for x in e.args if isinstance(x, IndexValue | Const))
+        a, b = (
+            x.size if isinstance(x, IndexValue) else int(x.value) for x in e.args if isinstance(x, IndexValue | Const)
+        )
         difference = b - a
         if isinstance(difference, int) or (self.lane is not None and self.width > 1 and self._stride(difference) == -1):
             return difference
@@ -614,17 +626,33 @@ class _Renderer:
         vector = ltype(e.dtype, width)
         text = self._spread(x, e.dtype, width)
         if self.masks:
-            identity = self._splat(number(e.dtype, {"sum": 0, "prod": 1, "max": lowest(row), "min": highest(row), "any": 0, "all": 1}[e.kind]), e.dtype, width)
+            identity = self._splat(
+                number(
+                    e.dtype, {"sum": 0, "prod": 1, "max": lowest(row), "min": highest(row), "any": 0, "all": 1}[e.kind]
+                ),
+                e.dtype,
+                width,
+            )
             bits = self._spread(self.masks[-1], "bool", width)
             text = self.emit(self.level, f"select <{width} x i1> {bits}, {vector} {text}, {vector} {identity}")
-        fn = scalar({"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and"}[e.kind])
+        fn = scalar(
+            {
+                "sum": "add",
+                "prod": "multiply",
+                "max": "maximum",
+                "min": "minimum",
+                "any": "logical_or",
+                "all": "logical_and",
+            }[e.kind]
+        )
         template = fn.llvm.get(e.dtype) or fn.llvm[row.kind]
         while width > 1:  # halves upon halves: log2(width) steps, and a fixed order
             half = width // 2
             if width % 2:
                 raise CompileError(f"kernel {self.name}: a reduction over {width} lanes")
             parts = [
-                self._shuffle(text, ltype(e.dtype, width), range(start, start + half)) if half > 1
+                self._shuffle(text, ltype(e.dtype, width), range(start, start + half))
+                if half > 1
                 else self.emit(self.level, f"extractelement {ltype(e.dtype, width)} {text}, i64 {start}")
                 for start in (0, half)
             ]
@@ -693,7 +721,9 @@ class _Renderer:
             return found
         flags = " nsw" if instruction in ("add", "mul", "sub") and lanes == 1 else ""
         left, right = self._spread(a, "int64", lanes, level), self._spread(b, "int64", lanes, level)
-        result = Operand(self.emit(level, f"{instruction}{flags} {ltype('int64', lanes)} {left}, {right}"), lanes, level)
+        result = Operand(
+            self.emit(level, f"{instruction}{flags} {ltype('int64', lanes)} {left}, {right}"), lanes, level
+        )
         self.scopes[level].known[key] = result
         return result
 
@@ -802,7 +832,9 @@ class _Renderer:
             case IndexValue():
                 answer = self._stride(e.size) != 0
             case Load():
-                answer = any(self._stride(i) != 0 for i in e.index) or (e.mask is not None and self._lane_dependent(e.mask))
+                answer = any(self._stride(i) != 0 for i in e.index) or (
+                    e.mask is not None and self._lane_dependent(e.mask)
+                )
             case Lanes():
                 answer = False
             case _:
@@ -818,7 +850,11 @@ class _Renderer:
     def address(self, b: Buffer, offset: Dim) -> Operand:
         """A pointer to an element, the parts that change outermost added first."""
         if isinstance(offset, int):
-            return self._step(b, Operand(self.pointers[b], 1, 0), Operand(str(offset), 1, 0)) if offset else Operand(self.pointers[b], 1, 0)
+            return (
+                self._step(b, Operand(self.pointers[b], 1, 0), Operand(str(offset), 1, 0))
+                if offset
+                else Operand(self.pointers[b], 1, 0)
+            )
         by_level: dict[int, Dim] = {}
         constant = 0
         for m, c in offset.terms:
@@ -897,7 +933,9 @@ class _Renderer:
         if dtype == "bool":
             return self.emit(level, f"zext {ltype(dtype, lanes)} {text} to {f'<{lanes} x i8>' if lanes > 1 else 'i8'}")
         if dtype == "float16":
-            return self.emit(level, f"fptrunc {ltype(dtype, lanes)} {text} to {f'<{lanes} x half>' if lanes > 1 else 'half'}")
+            return self.emit(
+                level, f"fptrunc {ltype(dtype, lanes)} {text} to {f'<{lanes} x half>' if lanes > 1 else 'half'}"
+            )
         return text
 
     def _cast(self, text: str, of: str, to: str, lanes: int, level: int) -> str:

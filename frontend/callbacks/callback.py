@@ -222,7 +222,19 @@ class Monitor(Callback):
                 if getattr(m, "name", None) == name and direction:
                     self.sign = 1 if direction == "up" else -1
                     return
-        rising = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "sensitivity", "specificity", "similarity")
+        rising = (
+            "acc",
+            "auc",
+            "precision",
+            "recall",
+            "f1",
+            "fbeta",
+            "iou",
+            "r2",
+            "sensitivity",
+            "specificity",
+            "similarity",
+        )
         self.sign = 1 if any(word in name for word in rising) else -1
 
     def improved(self, value: float, best: float | None) -> bool:
@@ -239,5 +251,8 @@ class Monitor(Callback):
             import warnings
 
             known = ", ".join(sorted(logs or {})) or "none"
-            warnings.warn(f"{what} is conditioned on the metric `{self.monitor}`, which is not available. Available metrics are: {known}", stacklevel=5)
+            warnings.warn(
+                f"{what} is conditioned on the metric `{self.monitor}`, which is not available. Available metrics are: {known}",
+                stacklevel=5,
+            )
         return found

@@ -99,4 +99,6 @@ class ModelCheckpoint(Monitor):
             return self.filepath.format(**names)
         except KeyError as missing:
             known = ", ".join(sorted(names))
-            raise ArgumentError(f"the filepath {self.filepath!r} names {missing}, which is not known: there are {known}") from None
+            raise ArgumentError(
+                f"the filepath {self.filepath!r} names {missing}, which is not known: there are {known}"
+            ) from None

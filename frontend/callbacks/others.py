@@ -66,7 +66,11 @@ class CSVLogger(Callback):
         if self.keys is None:
             self.keys = sorted(logs)
             names = [k for k in self.keys if not k.startswith("val_")]
-            names += [f"val_{k}" for k in names if f"val_{k}" not in self.keys] if not any(k.startswith("val_") for k in self.keys) else []
+            names += (
+                [f"val_{k}" for k in names if f"val_{k}" not in self.keys]
+                if not any(k.startswith("val_") for k in self.keys)
+                else []
+            )
             self.keys = sorted(self.keys) if any(k.startswith("val_") for k in self.keys) else names
             self.writer = csv.DictWriter(self.file, ["epoch", *self.keys], delimiter=self.separator)
             if self.fresh:

@@ -56,7 +56,13 @@ class ReduceLROnPlateau(Monitor):
         super().__init__(monitor, mode, min_delta)
         if factor >= 1.0:
             raise ArgumentError(f"ReduceLROnPlateau does not support a factor >= 1.0, got factor={factor}")
-        self.factor, self.patience, self.verbose, self.cooldown, self.min_lr = factor, patience, verbose, cooldown, min_lr
+        self.factor, self.patience, self.verbose, self.cooldown, self.min_lr = (
+            factor,
+            patience,
+            verbose,
+            cooldown,
+            min_lr,
+        )
         self.cooldown_counter = self.wait = 0
 
     def on_train_begin(self, logs=None):

@@ -32,7 +32,13 @@ class Progbar:
         stateful_metrics: Sequence[str] | None = None,
         unit_name: str = "step",
     ):
-        self.target, self.width, self.verbose, self.interval, self.unit_name = target, width, verbose, interval, unit_name
+        self.target, self.width, self.verbose, self.interval, self.unit_name = (
+            target,
+            width,
+            verbose,
+            interval,
+            unit_name,
+        )
         self.stateful_metrics = None if stateful_metrics is None else set(stateful_metrics)
         self.redraws = sys.platform != "win32" or sys.stdout.isatty()
         self._values: dict[str, Any] = {}
@@ -42,7 +48,9 @@ class Progbar:
         self._drawn_at = 0.0
         self._drawn = 0
 
-    def update(self, current: int, values: Sequence[tuple[str, Any]] | None = None, finalize: bool | None = None) -> None:
+    def update(
+        self, current: int, values: Sequence[tuple[str, Any]] | None = None, finalize: bool | None = None
+    ) -> None:
         """Say that `current` steps are done, with the values of the last of them."""
         if finalize is None:
             finalize = self.target is not None and current >= self.target
@@ -118,7 +126,11 @@ class Progbar:
     def _format_each(self, seconds: float) -> str:
         if seconds >= 1 or seconds == 0:
             return f" {seconds:.0f}s/{self.unit_name}"
-        return f" {seconds * 1e3:.0f}ms/{self.unit_name}" if seconds >= 1e-3 else f" {seconds * 1e6:.0f}us/{self.unit_name}"
+        return (
+            f" {seconds * 1e3:.0f}ms/{self.unit_name}"
+            if seconds >= 1e-3
+            else f" {seconds * 1e6:.0f}us/{self.unit_name}"
+        )
 
 
 def _clock(seconds: float) -> str:
