@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 @cache
 def load(topic: str) -> Any:
     """The content of `<topic>.json`, its arrays taken from `<topic>.npz` (read-only, shared between callers)."""
-    content = json.loads((FOLDER / f"{topic}.json").read_text())
+    content = json.loads((FOLDER / f"{topic}.json").read_text(encoding="utf-8"))
     archive = FOLDER / f"{topic}.npz"
     if not archive.exists():
         return content

@@ -37,20 +37,24 @@ def save(topic: str, content: dict[str, Any]) -> None:
     pools: dict[str, list[np.ndarray]] = {}
     known: dict[tuple[str, bytes], int] = {}
     content = _pack(content, pools, known)
-    text = "{" + ",\n".join(f"{json.dumps(key)}: {_text(item)}" for key, item in content.items()) + "}\n"
-    (FOLDER / f"{topic}.json").write_text(text)
+    text = "{" + ",\n".join(f"{_json(key)}: {_text(item)}" for key, item in content.items()) + "}\n"
+    (FOLDER / f"{topic}.json").write_text(text, encoding="utf-8")
     if pools:
         arrays = {dtype: np.concatenate(parts) for dtype, parts in sorted(pools.items())}
         np.savez_compressed(FOLDER / f"{topic}.npz", **arrays)  # type: ignore[arg-type]
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _text(value: Any) -> str:
     """JSON with one line for each item of the outer list or dict, so that a difference can be read."""
     if isinstance(value, list) and value:
-        return "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
+        return "[\n" + ",\n".join(map(_json, value)) + "\n]"
     if isinstance(value, dict) and value:
-        return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n}"
-    return json.dumps(value)
+        return "{\n" + ",\n".join(f"{_json(key)}: {_json(item)}" for key, item in value.items()) + "\n}"
+    return _json(value)
 
 
 def _pack(value: Any, pools: dict[str, list[np.ndarray]], known: dict[tuple[str, bytes], int]) -> Any:
