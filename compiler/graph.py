@@ -89,6 +89,7 @@ class Op:
     numpy(env, *arrays) -> array            the meaning; a tuple of arrays if the type is a TupleType
     grad(g, out, *inputs) -> nodes          one gradient per input, None where there is none; g has out's type
     push(out, tangents, *inputs) -> node    forward mode; tangents may hold None; by default made from `grad` twice
+    batch(size, inputs, mapped) -> node     the op on `size` slices at once: inputs with `mapped` have one more, first axis
     element(index, out, *inputs) -> Expr    element `index` of the result; inputs are Accessors, `out` the type
     An op that has no element rule is lowered by a kernel of its own (`gnomon.compiler.lowering`).
     """
@@ -100,6 +101,9 @@ class Op:
         raise NotImplementedError(type(self).__name__)
 
     def grad(self, g: Node, out: Node, *inputs: Node) -> tuple[Node | None, ...]:
+        raise NotImplementedError(type(self).__name__)
+
+    def batch(self, size: Dim, inputs: tuple[Node, ...], mapped: tuple[bool, ...]) -> Node:
         raise NotImplementedError(type(self).__name__)
 
     def element(self, index: tuple[Dim, ...], out: TensorType, *inputs: Accessor) -> Expr:
@@ -160,6 +164,9 @@ class Item(Op):
 
     def numpy(self, env, whole):
         return whole[self.k]
+
+    def batch(self, size, inputs, mapped):
+        return self(*inputs)
 
 
 def walk(outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> list[Node]:

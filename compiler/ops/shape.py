@@ -40,6 +40,9 @@ class Broadcast(Op):
         kept = sorted(self.axes)
         return (build.transpose(total, [kept.index(a) for a in self.axes]),)
 
+    def batch(self, size, inputs, mapped):
+        return Broadcast((size, *self.shape), (0, *(a + 1 for a in self.axes)))(*inputs)
+
     def element(self, index, out, x):
         return x(*(index[a] for a in self.axes))
 
@@ -65,6 +68,9 @@ class Equate(Op):
 
     def grad(self, g, out, x):
         return (Equate(x.shape)(g),)
+
+    def batch(self, size, inputs, mapped):
+        return Equate((size, *self.shape))(*inputs)
 
     def element(self, index, out, x):
         return x(*index)
@@ -94,6 +100,9 @@ class Reshape(Op):
         from gnomon.compiler.ops import build
 
         return (build.reshape(g, x.shape),)
+
+    def batch(self, size, inputs, mapped):
+        return Reshape((size, *self.shape))(*inputs)
 
     def element(self, index, out, x):
         return x(*reindex(index, self.shape, x.type.shape))
@@ -181,6 +190,9 @@ class Transpose(Op):
 
         return (build.transpose(g, [self.axes.index(k) for k in range(out.rank)]),)
 
+    def batch(self, size, inputs, mapped):
+        return Transpose((0, *(a + 1 for a in self.axes)))(*inputs)
+
     def element(self, index, out, x):
         return x(*(index[self.axes.index(k)] for k in range(len(index))))
 
@@ -224,6 +236,9 @@ class Slice(Op):
             high.append(have - 1 - end)
         return (build.pad(g, low, high, [abs(s) - 1 for s in self.step]),)
 
+    def batch(self, size, inputs, mapped):
+        return Slice((0, *self.start), (size, *self.size), (1, *self.step))(*inputs)
+
     def element(self, index, out, x):
         return x(*(start + i * step for i, start, step in zip(index, self.start, self.step, strict=True)))
 
@@ -264,6 +279,17 @@ class Pad(Op):
 
         inner = build.slice(g, self.low, x.shape, [i + 1 for i in self.interior])
         return inner, build.subtract(build.sum(g), build.sum(inner))
+
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        x, value = inputs
+        op = Pad((0, *self.low), (0, *self.high), (0, *self.interior))
+        if not mapped[1]:
+            return op(x, value)
+        x = x if mapped[0] else build.repeat_first(x, size)
+        inside = op(build.full(x.shape, True, "bool"), build.constant(False))
+        return build.where(inside, op(x, build.constant(0, x.dtype)), build.broadcast(value, inside.shape, [0]))
 
     def element(self, index, out, x, value):
         inside = Const("bool", True)
@@ -328,6 +354,12 @@ class Concat(Op):
             parts.append(build.slice(g, begin, x.shape, [1] * out.rank))
             start = start + x.shape[self.axis]
         return tuple(parts)
+
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        parts = (x if m else build.repeat_first(x, size) for x, m in zip(inputs, mapped, strict=True))
+        return Concat(self.axis + 1)(*parts)
 
     def element(self, index, out, *inputs):
         ends, end = [], 0

@@ -132,16 +132,16 @@ def view(x, dtype=None):
 
 def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
     """What `true_fn()` returns if `pred` is true, else what `false_fn()` returns; only one of them is computed."""
-    from gnomon import control
+    from gnomon.control import cond as apply
 
-    return control.cond(pred, true_fn, false_fn)
+    return apply(pred, true_fn, false_fn)
 
 
 def vectorized_map(function: Callable[[Any], Any], elements: Any) -> Any:
     """`function` of every slice of `elements` along the first axis, as one batched computation; results are stacked."""
-    from gnomon import calculus
+    from gnomon.calculus import vectorized_map as apply
 
-    return calculus.vectorized_map(function, elements)
+    return apply(function, elements)
 
 
 def map(f: Callable[[Any], Any], xs: Any) -> Any:
@@ -154,27 +154,27 @@ def vectorize(pyfunc: Callable[..., Any], *, excluded: Any = None, signature: An
 
     With a `signature` such as "(n),(n)->()" the named axes are its operands' and the leading ones broadcast.
     """
-    from gnomon import calculus
+    from gnomon.calculus import vectorize_function as apply
 
-    return calculus.vectorize_function(pyfunc, excluded, signature)
+    return apply(pyfunc, excluded, signature)
 
 
 def custom_gradient(f: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callable[..., Any]:
     """A function with its own gradient: `f(*args)` returns (outputs, grad_fn), grad_fn(*cotangents) the gradients."""
-    from gnomon import calculus
+    from gnomon.calculus import custom_gradient as apply
 
-    return calculus.custom_gradient(f)
+    return apply(f)
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
     """(fun(*primals), its Jacobian times `tangents`); with `has_aux`, what fun returns second is passed on."""
-    from gnomon import calculus
+    from gnomon.calculus import jvp_of_function as apply
 
-    return calculus.jvp_of_function(fun, primals, tangents, has_aux)
+    return apply(fun, primals, tangents, has_aux)
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
     """`branches[index](*operands)`, the index kept within range; only one is computed."""
-    from gnomon import control
+    from gnomon.control import switch as apply
 
-    return control.switch(index, branches, *operands)
+    return apply(index, branches, *operands)
