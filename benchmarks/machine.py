@@ -1,36 +1,55 @@
-"""What the machine can do at most: its arithmetic peak and its memory bandwidth.
+"""What the machine can do at most: its arithmetic peak and its memory bandwidths.
 
-    python benchmarks/machine.py 2          prints both, with two threads
+    python benchmarks/machine.py 2          prints them, with two threads
 """
 
 import ctypes
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 ACCUMULATORS = 12
 ROUNDS = 7
+LARGE = 64 << 20
 
 
 @dataclass(frozen=True)
 class Machine:
     """flops   float32 operations a second of fused multiply-adds in registers
-    bytes   bytes a second, read plus written, of copies far larger than the caches"""
+    copied  bytes a second, read plus written, of copies far larger than the caches
+    read    bytes a second of reading alone"""
 
     flops: float
-    bytes: float
+    copied: float
+    read: float
     threads: int
 
     def __str__(self):
-        return f"{self.flops / 1e9:.1f} GFLOP/s, {self.bytes / 1e9:.1f} GB/s with {self.threads} threads"
+        rates = f"copies {self.copied / 1e9:.1f} GB/s, reads {self.read / 1e9:.1f} GB/s"
+        return f"{self.flops / 1e9:.1f} GFLOP/s, {rates} with {self.threads} threads"
+
+    def best(self, other: "Machine") -> "Machine":
+        """The better of two measurements: other work on the machine can only make it look slower."""
+        found = [max(a, b) for a, b in zip(self.figures, other.figures, strict=True)]
+        return Machine(*found, self.threads)
+
+    @property
+    def figures(self) -> tuple[float, float, float]:
+        return self.flops, self.copied, self.read
 
 
 def measure(threads: int = 2) -> Machine:
-    """The best of several rounds of both."""
-    return Machine(_peak(threads), _bandwidth(threads), threads)
+    """The best of several rounds of each."""
+    loop, lanes = _compiled()
+    peak = _peak(loop("peak", ctypes.c_int64, ctypes.c_void_p), lanes, threads)
+    read = _reading(loop("read", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p), lanes, threads)
+    return Machine(peak, _copying(threads), read, threads)
 
 
 def _at_once(work, threads: int) -> float:
@@ -51,8 +70,9 @@ def _at_once(work, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def _peak(threads: int) -> float:
-    """A loop of independent multiply-adds, one vector register each, generated for this CPU."""
+@cache
+def _compiled() -> tuple[Callable[..., Any], int]:
+    """Gives the loops of `_text` as ctypes functions; and how many float32 a vector register of this CPU holds."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -62,50 +82,78 @@ def _peak(threads: int) -> float:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=2
     )
-    module = llvm.parse_assembly(_peak_text(lanes))
-    engine = llvm.create_mcjit_compiler(module, machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(_text(lanes)), machine)
     engine.finalize_object()
-    loop = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(engine.get_function_address("peak"))
-    sinks = [np.zeros(lanes * ACCUMULATORS, np.float32) for _ in range(threads)]
-    count = 3_000_000
+
+    def loop(name: str, *arguments: Any) -> Any:
+        call = ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address(name))
+        call.keep_alive = engine
+        return call
+
+    return loop, lanes
+
+
+def _text(lanes: int) -> str:
+    """peak(n, sink): n rounds of independent multiply-adds in registers. read(n, p, sink): sums n rounds of loads."""
+    v, name = f"<{lanes} x float>", f"@llvm.fma.v{lanes}f32"
+    every = range(ACCUMULATORS)
+    multiply = [f"  %b{k} = call {v} {name}({v} %a{k}, {v} %x, {v} %x)" for k in every]
+    add = [f"  %r = mul i64 %i, {ACCUMULATORS * lanes}", "  %q = getelementptr float, ptr %p, i64 %r"]
+    for k in every:
+        add.append(f"  %q{k} = getelementptr float, ptr %q, i64 {k * lanes}")
+        add.append(f"  %v{k} = load {v}, ptr %q{k}, align 4")
+        add.append(f"  %b{k} = fadd {v} %a{k}, %v{k}")
+
+    def function(head: str, body: list[str]) -> list[str]:
+        return [
+            f"define void @{head} {{",
+            "entry:",
+            f"  %x = load {v}, ptr %sink, align 4",
+            "  br label %loop",
+            "loop:",
+            "  %i = phi i64 [ 0, %entry ], [ %j, %loop ]",
+            *(f"  %a{k} = phi {v} [ %x, %entry ], [ %b{k}, %loop ]" for k in every),
+            *body,
+            "  %j = add i64 %i, 1",
+            "  %more = icmp slt i64 %j, %n",
+            "  br i1 %more, label %loop, label %done",
+            "done:",
+            *(f"  %p{k} = getelementptr float, ptr %sink, i64 {k * lanes}" for k in every),
+            *(f"  store {v} %b{k}, ptr %p{k}, align 4" for k in every),
+            "  ret void",
+            "}",
+        ]
+
+    lines = [f"declare {v} {name}({v}, {v}, {v})"]
+    lines += function("peak(i64 %n, ptr %sink)", multiply)
+    lines += function("read(i64 %n, ptr %p, ptr %sink)", add)
+    return "\n".join(lines)
+
+
+def _sinks(lanes: int, threads: int) -> list[np.ndarray]:
+    return [np.zeros(lanes * ACCUMULATORS, np.float32) for _ in range(threads)]
+
+
+def _peak(loop: Any, lanes: int, threads: int) -> float:
+    sinks, count = _sinks(lanes, threads), 3_000_000
     best = min(_at_once(lambda k: loop(count, sinks[k].ctypes.data), threads) for _ in range(ROUNDS))
     return threads * count * ACCUMULATORS * lanes * 2 / best
 
 
-def _peak_text(lanes: int) -> str:
-    vector = f"<{lanes} x float>"
-    name = f"@llvm.fma.v{lanes}f32"
-    phis, adds, stores = [], [], []
-    for k in range(ACCUMULATORS):
-        phis.append(f"  %a{k} = phi {vector} [ %x, %entry ], [ %b{k}, %loop ]")
-        adds.append(f"  %b{k} = call {vector} {name}({vector} %a{k}, {vector} %x, {vector} %x)")
-        stores.append(f"  %p{k} = getelementptr float, ptr %p, i64 {k * lanes}")
-        stores.append(f"  store {vector} %b{k}, ptr %p{k}, align 4")
-    return "\n".join([
-        f"declare {vector} {name}({vector}, {vector}, {vector})",
-        "define void @peak(i64 %n, ptr %p) {",
-        "entry:",
-        f"  %x = load {vector}, ptr %p, align 4",
-        "  br label %loop",
-        "loop:",
-        "  %i = phi i64 [ 0, %entry ], [ %j, %loop ]",
-        *phis,
-        *adds,
-        "  %j = add i64 %i, 1",
-        "  %more = icmp slt i64 %j, %n",
-        "  br i1 %more, label %loop, label %done",
-        "done:",
-        *stores,
-        "  ret void",
-        "}",
-    ])
+def _reading(loop: Any, lanes: int, threads: int) -> float:
+    sinks = _sinks(lanes, threads)
+    arrays = [np.ones(LARGE // 4, np.float32) for _ in range(threads)]
+    count = LARGE // (4 * ACCUMULATORS * lanes)
+    best = min(
+        _at_once(lambda k: loop(count, arrays[k].ctypes.data, sinks[k].ctypes.data), threads) for _ in range(ROUNDS)
+    )
+    return threads * LARGE / best
 
 
-def _bandwidth(threads: int) -> float:
-    size = 64 << 20
-    pairs = [(np.ones(size, np.uint8), np.ones(size, np.uint8)) for _ in range(threads)]
+def _copying(threads: int) -> float:
+    pairs = [(np.ones(LARGE, np.uint8), np.ones(LARGE, np.uint8)) for _ in range(threads)]
     best = min(_at_once(lambda k: np.copyto(*pairs[k]), threads) for _ in range(ROUNDS))
-    return threads * 2 * size / best
+    return threads * 2 * LARGE / best
 
 
 if __name__ == "__main__":

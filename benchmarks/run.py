@@ -240,7 +240,7 @@ def import_time(python: str, rounds: int) -> Figures:
 
 def table(workload: Workload, figures: list[Figures], machine: Machine) -> str:
     scale = SCALE[workload.unit]
-    floor = workload.floor(machine.flops, machine.bytes)
+    floor = workload.floor(machine)
     head = f"{workload.name} [{workload.unit}]" + (f"   floor {floor * scale:.3g}" if floor else "")
     lines = [head, f"  {'':26}{'best':>10}{'median':>10}{'to gnomon':>11}{'of floor':>10}"]
     base = next((f for f in figures if f.peer == "gnomon" and f.rounds), None)
@@ -290,8 +290,7 @@ def main() -> int:
             figures = whole_processes(workload, peers, min(args.rounds, 3), args.threads)
         else:
             figures = take_turns(workload, peers, args.rounds, args.seconds, args.threads)
-        again = measure(args.threads)  # other work on the machine can only make it look slower
-        machine = Machine(max(machine.flops, again.flops), max(machine.bytes, again.bytes), args.threads)
+        machine = machine.best(measure(args.threads))
         record["machine"] = vars(machine)
         if figures:
             print(table(workload, figures, machine) + "\n", flush=True)
