@@ -17,6 +17,8 @@ and then sleep on a futex. Waking one costs its waker 15 to 40 us and it comes a
 only if it is large, or if it and the launches just before it, which ran serially, are so together. Whoever enters a
 program that is large as a whole wakes them beforehand (`WAKEN`).
 A caller that waits for the last chunks spins as long and then yields its core, since the worker may need just that one.
+If it waits longer than it worked itself, a worker was put aside in the middle of a chunk: the machine has other things
+to do. Launches are then serial for some times as long, so that a busy machine costs a fraction and not a multiple.
 Schedulers may leave a worker on the core of the caller that woke it while others are idle (seen for seconds, at no gain
 over one thread): a worker that finds itself there excludes that core from those it may run on. It is not bound to one
 core, which several processes would choose alike.
@@ -41,6 +43,9 @@ CHUNK = 5_000
 
 CHUNKS_PER_THREAD = 4
 """Chunks are claimed as threads become free, so several per thread even out what one core loses to other processes."""
+
+PATIENCE = 4
+"""How many times as long as a caller waited for a worker that was put aside its launches are then serial."""
 
 SPIN = 125_000
 """Ticks of the cycle counter that an idle worker, or a caller waiting for one, spins: 50 us at 2.5 GHz."""
@@ -69,6 +74,7 @@ def text(threads: int) -> str:
         chunk=CHUNK,
         chunks=CHUNKS_PER_THREAD * threads,
         spin=SPIN,
+        patience=PATIENCE,
     )
 
 
@@ -85,6 +91,7 @@ _TEMPLATE = """\
 @allowed = internal global [128 x i8] zeroinitializer, align 8
 @missed = internal global i64 0, align 8
 @ended = internal global i64 0, align 8
+@alone_until = internal global i64 0, align 8
 @kernel = internal global ptr null, align 128
 @buffers = internal global ptr null, align 8
 @sizes = internal global ptr null, align 8
@@ -247,12 +254,16 @@ ask:
   %have = icmp sgt i64 %w, 0
   br i1 %have, label %look, label %alone
 look:
+  %now = call i64 @llvm.readcyclecounter()
+  %until = load i64, ptr @alone_until
+  %crowded = icmp ult i64 %now, %until
+  br i1 %crowded, label %alone, label %count_
+count_:
   %a = load atomic i32, ptr @asleep seq_cst, align 4
   %a64 = sext i32 %a to i64
   %awake = icmp slt i64 %a64, %w
   br i1 %awake, label %share, label %weigh
 weigh:                                                         ; all asleep: what was missed in a row until now?
-  %now = call i64 @llvm.readcyclecounter()
   %before = load i64, ptr @ended
   %pause = sub i64 %now, %before
   %near = icmp ult i64 %pause, {spin}
@@ -262,13 +273,13 @@ weigh:                                                         ; all asleep: wha
   store i64 %m2, ptr @missed
   %enough = icmp sge i64 %m2, {wake}
   br i1 %enough, label %share, label %alone
-alone:                                                         ; @busy is kept: others would find all asleep, too
+alone:                                                         ; @busy is kept: others would be alone, too
   call void %f(ptr %b, ptr %s, i64 0, i64 %n)
   %then = call i64 @llvm.readcyclecounter()
   store i64 %then, ptr @ended
   br label %out
 share:
-  %waking = phi i1 [ false, %look ], [ true, %weigh ]
+  %waking = phi i1 [ false, %count_ ], [ true, %weigh ]
   %large_ = icmp sge i64 %work, {wake}
   %rouse = or i1 %waking, %large_
   store i64 0, ptr @missed
@@ -304,7 +315,20 @@ help:
 join:
   %u = load atomic i64, ptr @unfinished acquire, align 8
   %done = icmp eq i64 %u, 0
-  br i1 %done, label %out, label %wait
+  br i1 %done, label %met, label %wait
+met:
+  %t2 = call i64 @llvm.readcyclecounter()
+  %waited = sub i64 %t2, %t0
+  %worked_ = sub i64 %t0, %now
+  %long = icmp ugt i64 %waited, {spin}
+  %longer = icmp ugt i64 %waited, %worked_
+  %stalled = and i1 %long, %longer
+  br i1 %stalled, label %resign, label %out
+resign:
+  %rest = mul i64 %waited, {patience}
+  %later = add i64 %t2, %rest
+  store i64 %later, ptr @alone_until
+  br label %out
 wait:
   call void @llvm.x86.sse2.pause()
   %t1 = call i64 @llvm.readcyclecounter()
