@@ -39,11 +39,20 @@ _NAMES = {
     "jacobian": "calculus",
     "hessian": "calculus",
     "hessian_vector_product": "calculus",
+    "value_and_grad": "calculus",
     "stop_gradient": "calculus",
+    "zero_grad": "calculus",
+    "disconnected_grad": "calculus",
+    "vectorized_map": "calculus",
+    "RandomStream": "random",
+    "tensor_type": "theano",
     "cond": "control",
     "ifelse": "control",
     "compile_events": "events",
 }
+_KINDS = "scalar vector matrix row col tensor3 tensor4 tensor5".split()
+_NAMES |= {letter + kind: "theano" for letter in ("", *"bwilfd") for kind in _KINDS}
+_NAMES |= dict.fromkeys("scalars vectors matrices rows cols".split(), "theano")
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
 
