@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
-from gnomon.compiler.graph import Node, TensorType, origins, walk
+from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lowering import contraction, cpu, cuda
 from gnomon.compiler.lowering.emit import NeedsMemory, RowProgram, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, elements, is_external, make_groups
 from gnomon.compiler.lowering.melt import outer_index
+from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.leaves import Array, Input, Parameter
 from gnomon.compiler.ops.shape import Equate, Slice
 from gnomon.compiler.passes import simplify
-from gnomon.compiler.program import Check, Copy, Launch, Program, Repeat, Slot, Source, Step
+from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat, Slot, Source, Step
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render import llvm
 from gnomon.compiler.render.entry import render_entry
@@ -154,7 +155,7 @@ class _Plan:
     def _may_overwrite(self, parameter: Node, value: Node) -> bool:
         """Whether `value` can be written over `parameter`: whoever else reads the old value can run before."""
         group = self.of.get(value)
-        if group is None or parameter in self.outputs or any(v is parameter for _, v in self.updates):
+        if group is None or group.special or parameter in self.outputs or any(v is parameter for _, v in self.updates):
             return False
         others = [g for g in self.readers.get(parameter, ()) if g is not group]
         if any(group.number in g.after for g in others):
@@ -184,6 +185,13 @@ class _Plan:
     # ---- lowering
 
     def lower(self, group: Group, target: Target, stages: Stages) -> None:
+        if group.special:
+            (node,) = group.members
+            if isinstance(node.op, Cond):
+                self._branch(node, target, stages)
+            elif not isinstance(node.op, Item):
+                raise CompileError(f"{self.request.name}: {node!r} has no element rule and no kernel")
+            return
         for m in group.members:
             if any(g is not group for g in self.readers.get(m, ())):
                 self._memory(m)
@@ -210,6 +218,41 @@ class _Plan:
             for b in piece.scratch:
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), "temporary")
             self._launch(piece, slot_by_buffer, layers, group, target, stages)
+
+    def _branch(self, node: Node, target: Target, stages: Stages) -> None:
+        """A condition: the steps of both sides, of which the entry function runs one."""
+        condition, *operands = (self.slot_of[x] for x in node.inputs)
+        results = [
+            self.slot_of[item] if (item := Item(k)(node)) in self.slot_of else self._slot(f"t{len(self.slots)}", t, "temporary")
+            for k, t in enumerate(node.type.items)
+        ]
+        for k, slot in enumerate(results):
+            self._give(Item(k)(node), slot)
+        sides = []
+        for graph in (node.op.then, node.op.orelse):  # type: ignore[attr-defined]  # a Cond
+            outer = self.steps, self.stored, self.groups, self.of, self.readers, self.accesses
+            for leaf, slot in zip(graph.inputs, operands, strict=True):
+                self._give(leaf, slot)
+            roots = simplify(graph.outputs)
+            for leaf in walk(roots):
+                if isinstance(leaf.op, Array) and leaf not in self.slot_of:
+                    self.constants.append((self._leaf(leaf, "constant"), leaf.op.data))
+            stored = choose_stored(roots)
+            self.steps, self.stored, self.groups = [], set(stored), make_groups(stored)
+            self.of = {m: g for g in self.groups for m in g.members}
+            self.readers = self._readers()
+            copies = []
+            for root, slot in zip(roots, results, strict=True):
+                if root in self.slot_of:
+                    copies.append(Copy(self.slot_of[root], slot))
+                else:
+                    self._give(root, slot)
+            for group in self.groups:
+                self.lower(group, target, stages)
+            sides.append((*self.steps, *copies))
+            self.nodes += walk(roots)
+            self.steps, self.stored, self.groups, self.of, self.readers, self.accesses = outer
+        self.steps.append(Branch(condition, *sides))
 
     def _launch(self, piece, slot_by_buffer, layers, group, target, stages) -> None:
         kernel = piece.kernel
@@ -352,6 +395,8 @@ def touched(step: Step) -> list[int]:
             return [step.source, step.target]
         case Repeat():
             return [step.counter, *(x for s in step.steps for x in touched(s))]
+        case Branch():
+            return [step.condition, *(x for s in (*step.then, *step.orelse) for x in touched(s))]
     raise AssertionError(step)
 
 
@@ -361,6 +406,8 @@ def all_steps(steps: Sequence[Step]) -> list[Step]:
         found.append(s)
         if isinstance(s, Repeat):
             found += all_steps(s.steps)
+        elif isinstance(s, Branch):
+            found += all_steps((*s.then, *s.orelse))
     return found
 
 

@@ -195,6 +195,9 @@ class Accesses:
         found = self.known.get(node)
         if found is None:
             found = self.known[node] = {}
+            if needs_kernel(node) or isinstance(node.op, Item):
+                found.update({x: [] for x in node.inputs})  # read as a whole
+                return found
             melter = Melter(
                 lambda x, index: self._note(found, x, index) if x in self.stored or is_external(x) else None
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gnomon.compiler.graph import Node
+from gnomon.compiler.ops.control import without_unused_results
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.passes.split import split
 from gnomon.compiler.passes.stabilize import stabilize
@@ -19,7 +20,7 @@ PASSES: tuple[tuple[str, Callable[[Sequence[Node]], list[Node]]], ...] = (
 
 def simplify(roots: Sequence[Node], observe: Callable[[str, list[Node]], None] | None = None) -> list[Node]:
     """All passes in order; `observe` is told the name of each and what it made of the graph."""
-    roots = list(roots)
+    roots = without_unused_results(roots)
     for name, run in PASSES:
         roots = run(roots)
         if observe is not None:

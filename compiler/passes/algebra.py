@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.graph import Env, Node
+from gnomon.compiler.graph import Env, Item, Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
+from gnomon.compiler.ops.control import Tuple, WithGradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.shape import Broadcast, Reshape, Slice, Transpose
@@ -50,6 +51,19 @@ def fold_casts(node: Node) -> Node | None:
 def drop_stop_signs(node: Node) -> Node | None:
     """stop_gradient(x) -> x, differentiation being over."""
     return node.inputs[0]
+
+
+@watch(WithGradient)
+def drop_given_gradients(node: Node) -> Node | None:
+    """with_gradient(..., x) -> x, differentiation being over."""
+    return node.inputs[-1]
+
+
+@watch(Item)
+def take_from_tuples(node: Node) -> Node | None:
+    """item(tuple(x, y), 1) -> y."""
+    (whole,) = node.inputs
+    return whole.inputs[node.op.k] if isinstance(whole.op, Tuple) else None  # type: ignore[attr-defined]
 
 
 # ---- arithmetic
