@@ -147,10 +147,10 @@ def _axes_of(e: Expr) -> set[Index]:
 
 
 class _Schedule:
-    def __init__(self, p: _Product, target: Target):
+    def __init__(self, p: _Product, target: Target, tile: Tile | None = None):
         self.p, self.target = p, target
         self.dtype = p.total.dtype
-        self.tile = tile_for(target, self.dtype, p.lanes.extent)
+        self.tile = tile or tile_for(target, self.dtype, p.lanes.extent)
         self.rows = product(a.extent for a in p.row_axes)
         self.depth = product(a.extent for a in p.summed)
         self.panels = ceildiv(p.lanes.extent, self.tile.width)
@@ -160,16 +160,35 @@ class _Schedule:
 
     def run(self, label: str) -> list[Piece]:
         p = self.p
-        every = product(a.extent for a in p.rows.outer)
-        flops = 2 * every * self.depth
-        in_place = self.contiguous() and self._short()
-        few = isinstance(self.rows, int) and self.rows < FEW_ROWS
-        if in_place or (few and self.contiguous()):
+        flops = 2 * product(a.extent for a in p.rows.outer) * self.depth
+        if not self.contiguous():
+            packed, piece = self._pack(label)
+            kernel, extent = self._main(packed, label)
+            return [piece, Piece(kernel, extent, flops)]
+        if isinstance(self.rows, int) and self.rows < FEW_ROWS:
+            kernel, extent = self._wide()._main(None, label)
+            return [Piece(kernel, extent, flops)]
+        if self._short():
             kernel, extent = self._main(None, label)
             return [Piece(kernel, extent, flops)]
         packed, piece = self._pack(label)
         kernel, extent = self._main(packed, label)
-        return [piece, Piece(kernel, extent, flops)]
+        if isinstance(self.rows, int):
+            return [piece, Piece(kernel, extent, flops)]
+        few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))  # 1 if there are few rows, else 0: one way does not run
+        plain, once = self._wide()._main(None, f"{label} few rows")
+        piece.extent = piece.extent * (1 - few)
+        return [piece, Piece(plain, once * few, flops), Piece(kernel, extent * (1 - few), flops)]
+
+    def _wide(self) -> _Schedule:
+        """The schedule for few rows: one row at a time, as many lanes as half the registers hold, so that what is read
+        of the lanes' operand is long runs of it."""
+        lanes = self.target.lanes(dtypes.named(self.dtype).bits)
+        width = lanes * self.target.registers // 2
+        extent = self.p.lanes.extent
+        while isinstance(extent, int) and width > lanes and (width // 2 >= extent or extent // width < self.target.threads):
+            width //= 2
+        return _Schedule(self.p, self.target, Tile(1, width))
 
     # ---- the lanes' operand
 
@@ -213,11 +232,7 @@ class _Schedule:
         nest = body
         for a in reversed(p.summed):
             nest = (For(a, nest),)
-        few = 0
-        if not isinstance(self.rows, int) and self.contiguous():
-            # 0 where there are few rows and the operand is read in place, else 1
-            few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))
-        outer = Index("p", total * (1 - few))
+        outer = Index("p", total)
         nest = self._decode(nest, outer, [*axes, panel])
         reads = _loads([value])
         kernel = Kernel(reads, (packed,), (For(outer, nest, "parallel"),), label=f"pack {label}")
@@ -248,9 +263,6 @@ class _Schedule:
         b = Index("block", blocks)
         start: Dim = Size.of(b) * block if blocks != 1 else 0
         body = self._block(start, block, Size.of(panel) if self.panels != 1 else 0, packed)
-        if packed is not None and not isinstance(self.rows, int) and self.contiguous():
-            unpacked = self._block(start, block, Size.of(panel) if self.panels != 1 else 0, None, whole=False)
-            body = (If(_less(self.rows, FEW_ROWS), unpacked, body),)
         axes = [*p.batch, *p.columns, b, panel]
         extent = product(a.extent for a in axes)
         outer = Index("p", extent)
@@ -276,39 +288,26 @@ class _Schedule:
             break
         return Rewriter(index=lambda x: change.get(x) if isinstance(x, Index) else None).body(body)
 
-    def _block(self, start: Dim, block: int, panel: Dim, packed: Buffer | None, whole: bool = True) -> tuple[Stmt, ...]:
+    def _block(self, start: Dim, block: int, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
         """`block` rows from `start` on: whole tiles, then single rows."""
-        tile = self.tile
-        if isinstance(self.rows, int) and self.rows < tile.rows:
-            whole = False
-        result: list[Stmt] = []
-        if whole:
-            t = self._index("t", min(BLOCK, self.rows // tile.rows) if isinstance(self.rows, int) else BLOCK)
-            at = start + Size.of(t) * tile.rows
-            body = self._tile(at, panel, packed)
-            exact = isinstance(self.rows, int) and self.rows % block == 0
-            if not exact:
-                body = (If(_less(at + (tile.rows - 1), self.rows), body),)
-            result.append(For(t, body))
-        if not whole or not (isinstance(self.rows, int) and self.rows % tile.rows == 0):
-            # rows of this block that no whole tile covers: from the last multiple of tile.rows on, in the last block
-            first = floordiv(self.rows, tile.rows) * tile.rows if whole else 0
-            r = self._index("r", (self.rows - first) if whole else min_of(self.rows, block))
-            at = first + Size.of(r) if whole else start + Size.of(r)
-            single = self._row(at, panel, packed)
-            if whole:
-                last = (
-                    floordiv(self.rows - 1, block) * block
-                    if not isinstance(self.rows, int)
-                    else (self.rows - 1) // block * block
-                )
-                here = (For(r, single),)
-                result.append(If(_equal(start, last), here) if start != 0 else For(r, single))
-            else:
-                body = (
-                    single if isinstance(self.rows, int) and self.rows <= block else (If(_less(at, self.rows), single),)
-                )
-                result.append(For(r, body))
+        tile, rows = self.tile, self.rows
+        if tile.rows == 1 or (isinstance(rows, int) and rows < tile.rows):
+            r = self._index("r", min_of(rows, block))
+            single = self._row(start + Size.of(r), panel, packed)
+            surely = isinstance(rows, int) and (rows <= block or rows % block == 0)
+            return (For(r, single if surely else (If(_less(start + Size.of(r), rows), single),)),)
+        t = self._index("t", min(BLOCK, rows // tile.rows) if isinstance(rows, int) else BLOCK)
+        at = start + Size.of(t) * tile.rows
+        body = self._tile(at, panel, packed)
+        if not (isinstance(rows, int) and rows % block == 0):
+            body = (If(_less(at + (tile.rows - 1), rows), body),)
+        result: list[Stmt] = [For(t, body)]
+        if not (isinstance(rows, int) and rows % tile.rows == 0):  # rows that no whole tile covers: in the last block
+            first = floordiv(rows, tile.rows) * tile.rows
+            r = self._index("r", rows - first)
+            rest = For(r, self._row(first + Size.of(r), panel, packed))
+            last = floordiv(rows - 1, block) * block
+            result.append(If(_equal(start, last), (rest,)) if start != 0 else rest)
         return tuple(result)
 
     def _tile(self, at: Dim, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
@@ -330,7 +329,8 @@ class _Schedule:
 
     def _row(self, at: Dim, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
         """One row, the innermost summed axis split among four sums."""
-        lane, parts, width = Size.of(self.lane), 4, self.tile.width
+        lane, width = Size.of(self.lane), self.tile.width
+        parts = 4 if width <= 4 * self.target.lanes(dtypes.named(self.dtype).bits) else 1
         acc = self._register(parts)
         u = self._index("u", parts)
         own = Size.of(u) * width + lane
@@ -364,9 +364,10 @@ class _Schedule:
             for a in reversed(axes[:-1]):
                 nest = (For(a, nest),)
             result += nest
-        add = scalar("add")
-        load = lambda k: Load(acc, (k * width + lane,))
-        total = Apply(add, (Apply(add, (load(0), load(1))), Apply(add, (load(2), load(3)))))
+        sums: list[Expr] = [Load(acc, (k * width + lane,)) for k in range(parts)]
+        while len(sums) > 1:
+            sums = [Apply(scalar("add"), (a, b)) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        total = sums[0]
         result.append(self._finish(at, panel, total))
         return tuple(result)
 
