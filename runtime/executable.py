@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
-from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Slot, Step
+from gnomon.compiler.program import Branch, Launch, Program, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, evaluate, symbols
-from gnomon.runtime import arena, cpu, gate, image, library, pool
+from gnomon.runtime import arena, cpu, gate, library, pool, stepwise
 from gnomon.runtime.buffer import Buffer, address_of, aligned
+from gnomon.runtime.stepwise import Arrays, Observer
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _WAKEN = ctypes.CFUNCTYPE(None)
-_PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-
 
 PLANS = 1000
 """How many sets of shapes an executable remembers; with more, the earliest is forgotten."""
@@ -55,32 +51,6 @@ class Plan:
     bytes: int
     waken: int
     arena: np.ndarray | None = None
-
-
-class Observer:
-    """What a stepwise run tells about each step that does something; the parts of a loop one by one."""
-
-    def before(self, step: Step, arrays: Arrays) -> None:
-        """`step` will run next."""
-
-    def after(self, step: Step, arrays: Arrays, nanoseconds: int) -> None:
-        """`step` has run, and took so long."""
-
-
-class Arrays:
-    """The slots of one call as arrays, made when asked for: `arrays[slot]` is the memory itself."""
-
-    def __init__(self, plan: Plan, slots: tuple[Slot, ...], table: Any):
-        self.plan, self._slots, self._table = plan, slots, table
-        self._made: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, slot: int) -> np.ndarray:
-        if slot not in self._made:
-            self._made[slot] = library.view(self._table[slot] or 0, self.plan.shapes[slot], self._slots[slot].dtype)
-        return self._made[slot]
-
-    def address(self, slot: int) -> int:
-        return self._table[slot] or 0
 
 
 class Executable:
@@ -150,8 +120,8 @@ class Executable:
         memory = aligned((plan.bytes,), "uint8", zero=False)
         memory.fill(0xFF)
         table, results = self._bind(plan, given, memory)
-        slots = Arrays(plan, self.program.slots, table)
-        self._steps(self.program.steps, slots, observer)
+        slots = Arrays(self.program, plan.sizes, plan.shapes, table, (memory, given, results))
+        stepwise.run(self.program, self.loaded, slots, observer)
         return self._results(results, slots)
 
     # ---- at every call
@@ -163,7 +133,7 @@ class Executable:
         status = self._enter(table, plan.values, self._parallel)
         if status:
             raise self._failure(status)
-        return self._results(results, Arrays(plan, self.program.slots, table))
+        return self._results(results, Arrays(self.program, plan.sizes, plan.shapes, table))
 
     def _bind(self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray) -> tuple[Any, list[np.ndarray | None]]:
         """The addresses of all slots for one call, and its fresh outputs."""
@@ -365,69 +335,6 @@ class Executable:
             self._constants.append(constant)
             fixed[number] = address_of(constant)
         return fixed
-
-    # ---- step by step
-
-    def _steps(self, steps: tuple[Step, ...], slots: Arrays, observer: Observer) -> None:
-        sizes = slots.plan.sizes
-        for step in steps:
-            match step:
-                case Repeat():
-                    count = evaluate(step.count, sizes)
-                    for i in range(count):
-                        slots[step.counter][...] = count - 1 - i if step.reverse else i
-                        self._steps(step.steps, slots, observer)
-                        if step.until >= 0 and slots[step.until]:
-                            break
-                case Branch():
-                    self._steps(step.then if slots[step.condition] else step.orelse, slots, observer)
-                case _:
-                    run = self._action(step, slots)
-                    observer.before(step, slots)
-                    began = time.perf_counter_ns()
-                    run()
-                    observer.after(step, slots, time.perf_counter_ns() - began)
-
-    def _action(self, step: Step, slots: Arrays) -> Callable[[], Any]:
-        """What runs one step, with all that can be prepared done."""
-        match step:
-            case Launch():
-                sizes = slots.plan.sizes
-                buffers = (ctypes.c_void_p * max(1, len(step.buffers)))(*map(slots.address, step.buffers))
-                values = (ctypes.c_int64 * max(1, len(step.sizes)))(*(evaluate(d, sizes) for d in step.sizes))
-                if step.kernel not in self.loaded.symbols:
-                    raise DeviceError(f"The kernel {step.kernel!r} of {self.program.name!r} is not in its sources.")
-                kernel, extent = self.loaded.symbols[step.kernel], evaluate(step.extent, sizes)
-                if self._parallel:
-                    share, work = _PARALLEL(self._parallel), evaluate(step.work, sizes)
-                    return lambda: share(kernel, buffers, values, extent, work)
-                alone = _KERNEL(kernel)
-                return lambda: alone(buffers, values, 0, extent)
-            case Copy():
-                count = slots[step.source].nbytes
-                return lambda: ctypes.memmove(slots.address(step.target), slots.address(step.source), count)
-            case Library():
-                inputs, outputs = [slots[i] for i in step.inputs], [slots[i] for i in step.outputs]
-                return lambda: library.call(step.name, inputs, outputs)
-        raise AssertionError(step)
-
-
-@cache
-def empty_launch() -> int:
-    """Nanoseconds that a stepwise run takes to launch a kernel that does nothing."""
-    share, kernel = cpu.parallel(), image.process_symbol("abs")
-    if kernel is None:
-        return 0
-    values = (ctypes.c_int64 * 1)()
-    call = _PARALLEL(share) if share else _KERNEL(kernel)
-    arguments = (kernel, values, values, 1, 1) if share else (values, values, 0, 1)
-    best = 1 << 30
-    for _ in range(100):
-        run: Callable[[], Any] = lambda: call(*arguments)  # noqa: E731 - what a launch is, too
-        began = time.perf_counter_ns()
-        run()
-        best = min(best, time.perf_counter_ns() - began)
-    return best
 
 
 def accept(array: Any, slot: Slot) -> np.ndarray:

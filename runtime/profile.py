@@ -10,7 +10,8 @@ import numpy as np
 
 from gnomon.compiler.program import Copy, Launch, Library, Step
 from gnomon.compiler.sizes import evaluate
-from gnomon.runtime.executable import Arrays, Executable, Observer, empty_launch
+from gnomon.runtime.executable import Executable
+from gnomon.runtime.stepwise import Arrays, Observer, empty_launch
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class _Clock(Observer):
     def after(self, step: Step, arrays: Arrays, nanoseconds: int) -> None:
         key = id(step)
         if key not in self.steps:
-            self.steps[key], self.sizes = step, arrays.plan.sizes
+            self.steps[key], self.sizes = step, arrays.sizes
             if isinstance(step, Copy):
                 self.nbytes[key] = arrays[step.source].nbytes
             elif isinstance(step, Library):

@@ -14,7 +14,8 @@ from gnomon.compiler.program import Library, Slot, Source
 from gnomon.runtime import cache, codegen, cpu, image, library, workers
 from gnomon.runtime.buffer import Buffer
 from gnomon.runtime.device import device
-from gnomon.runtime.executable import Executable, Observer
+from gnomon.runtime.executable import Executable
+from gnomon.runtime.stepwise import Observer
 
 X = np.arange(5, dtype=np.float32)
 A = np.array(3, np.float32)

@@ -8,7 +8,8 @@ from gnomon.compiler.errors import ArgumentError, CompileError, DataError, Devic
 from gnomon.compiler.program import Launch, Slot, Source
 from gnomon.runtime import gate
 from gnomon.runtime.buffer import Buffer, address_of
-from gnomon.runtime.executable import Executable, Observer, accept
+from gnomon.runtime.executable import Executable, accept
+from gnomon.runtime.stepwise import Observer
 
 random = np.random.default_rng(0)
 
