@@ -23,7 +23,7 @@ from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render import llvm
 from gnomon.compiler.render.entry import render_entry
-from gnomon.compiler.sizes import Dim, Size, Symbol, product, symbol
+from gnomon.compiler.sizes import Dim, Size, Symbol, below, maximum, product, symbol
 from gnomon.compiler.targets import Target
 
 
@@ -384,6 +384,18 @@ class _Plan:
                         checks.setdefault(
                             (a, b), Check(a, b, f"{a} and {b} must be equal: two operands meet at {where}")
                         )
+            elif isinstance(n.op, Slice):
+                (x,) = n.inputs
+                for start, size, step, have in zip(n.op.start, n.op.size, n.op.step, x.shape, strict=True):
+                    ends = (start, start + (size - 1) * step) if size != 0 else ()
+                    for at in ends:
+                        if isinstance(at, int) and isinstance(have, int) or below(at, have):
+                            continue
+                        where = ", ".join(repr(o) for o in origins(n))
+                        inside = maximum(at + 1, have)  # is `have` if the position is within the axis
+                        message = f"position {at} must be inside an axis of {have} elements: a slice at {where}"
+                        checks.setdefault((inside, have), Check(inside, have, message))
+                        checks.setdefault((maximum(at, 0), at), Check(maximum(at, 0), at, message))
         return tuple(checks.values())
 
 

@@ -81,7 +81,8 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
         for x in dict.fromkeys(node.inputs):
             readers[x] = readers.get(x, 0) + 1
         if isinstance(node.op, Contract) and not is_small(node):
-            wanted |= {s for x in node.inputs if (s := _storage(x)) is not None}
+            for x in node.inputs:
+                wanted |= _storage(x)
         elif needs_kernel(node) or _scatters(node):
             wanted |= {x for x in node.inputs if not is_external(x)}
         if isinstance(node.op, Broadcast):
@@ -138,18 +139,19 @@ def _cost(node: Node) -> int:
     return 0
 
 
-def _storage(x: Node) -> Node | None:
-    """The node whose memory a product's operand is read from: x itself unless x only moves elements."""
-    while True:
-        if is_external(x):
-            return None
+def _storage(x: Node) -> set[Node]:
+    """Nodes that need memory so that a product can read its operand x: x itself unless x only moves elements; the
+    positions that rows are gathered from, which are read once for each product."""
+    found: set[Node] = set()
+    while not is_external(x):
         if isinstance(x.op, VIEWS):
             x = x.inputs[0]
         elif isinstance(x.op, Gather) and (is_external(x.inputs[0]) or isinstance(x.inputs[0].op, VIEWS)):
-            # rows at computed places of something in memory; the places themselves melt
+            found |= {x.inputs[1]} if not is_external(x.inputs[1]) else set()
             x = x.inputs[0]
         else:
-            return x
+            return found | {x}
+    return found
 
 
 def is_small(contract: Node) -> bool:
