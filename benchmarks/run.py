@@ -231,7 +231,7 @@ def import_time(python: str, rounds: int) -> Figures:
         return time.perf_counter() - start
 
     for _ in range(max(rounds, 5)):
-        found.rounds.append(max(0.0, seconds("import numpy, gnomon") - seconds("import numpy")))
+        found.rounds.append(seconds("import numpy, gnomon") - seconds("import numpy"))
     return found
 
 
@@ -243,11 +243,12 @@ def table(workload: Workload, figures: list[Figures], machine: Machine) -> str:
     floor = workload.floor(machine)
     head = f"{workload.name} [{workload.unit}]" + (f"   floor {floor * scale:.3g}" if floor else "")
     lines = [head, f"  {'':26}{'best':>10}{'median':>10}{'to gnomon':>11}{'of floor':>10}"]
-    base = next((f for f in figures if f.peer == "gnomon" and f.rounds), None)
+    ours = {f.peer.removeprefix("gnomon"): f.rounds for f in figures if f.peer.startswith("gnomon")}
     for f in sorted(figures, key=lambda f: statistics.median(f.rounds) if f.rounds else 1e9):
         if f.rounds:
             best, median = min(f.rounds), statistics.median(f.rounds)
-            ratios = [a / b for a, b in zip(f.rounds, base.rounds, strict=False)] if base else []
+            base = ours.get("".join(f.peer.partition(",")[1:]), [])  # cold beside cold, warm beside warm
+            ratios = [a / b for a, b in zip(f.rounds, base, strict=False) if b]
             ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
             share = f"{floor / best:.2f}" if floor else "-"
             times = f"{best * scale:>10.4g}{median * scale:>10.4g}"
