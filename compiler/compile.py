@@ -13,10 +13,10 @@ from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lowering import contraction, cpu, cuda
 from gnomon.compiler.lowering.emit import NeedsMemory, RowProgram, emit
-from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, elements, is_external, make_groups
+from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, is_external, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
-from gnomon.compiler.ops.leaves import Array, Input, Parameter
+from gnomon.compiler.ops.leaves import Array, Input, Parameter, key_of
 from gnomon.compiler.ops.shape import Equate, Slice
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat, Slot, Source, Step
@@ -211,7 +211,7 @@ class _Plan:
         pieces = contraction.kernels(rows, target, label) if big else None
         if pieces is None:
             kernel, extent = policy.kernel(rows, target, label)
-            pieces = [contraction.Piece(kernel, extent, flops_of(group))]
+            pieces = [contraction.Piece(kernel, extent, arithmetic(rows))]
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {f"m{s}": s for s in range(len(self.slots))}
         for piece in pieces:
@@ -268,7 +268,7 @@ class _Plan:
         buffers = tuple(slot_by_buffer[b.name] for b in kernel.buffers)
         moved = sum_sizes(product(self.slots[s].shape) * dtypes.named(self.slots[s].dtype).bytes for s in set(buffers))
         flops = piece.flops
-        work = sum_sizes([floor(flops, 32), floor(moved, 8)])
+        work = sum_sizes([floor(flops, 48), floor(moved, 30)])
         launched = cuda_text.geometry(kernel) if on_gpu else None
         geometry = (launched.grid, launched.block, launched.shared) if launched else ()
         self.steps.append(
@@ -305,7 +305,7 @@ class _Plan:
             target.kind,
             tuple(self.inputs),
             tuple(self.output_slots),
-            tuple((self.slot_of[p], p.op.key) for p in self.parameters),
+            tuple((self.slot_of[p], key_of(p)) for p in self.parameters),
             tuple(self.constants),
             names,
             bindings,
@@ -433,8 +433,10 @@ def label_of(group: Group) -> str:
     return "_".join(list(names)[:5]) or "kernel"
 
 
-def flops_of(group: Group) -> Dim:
-    return sum_sizes(elements(m) for m in group.members)
+def arithmetic(rows: RowProgram) -> Dim:
+    """About how many additions a row program is worth."""
+    outer = product(a.extent for a in rows.outer)
+    return outer * sum_sizes(product(a.extent for a in s.axes) * cpu.stage_cost(s) for s in rows.stages)
 
 
 def sum_sizes(dims) -> Dim:

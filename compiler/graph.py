@@ -62,7 +62,8 @@ class TupleType:
 class Accessor(Protocol):
     """One input of an op, while a kernel is written: `x(i, j)` is the scalar expression of that element."""
 
-    type: TensorType
+    @property
+    def type(self) -> TensorType: ...
 
     def __call__(self, *index: Dim) -> Expr: ...
 

@@ -13,7 +13,7 @@ from gnomon.compiler.errors import DataError, GraphError
 from gnomon.compiler.graph import Node, replace, walk
 from gnomon.compiler.interpret import bind_sizes, evaluate_graph
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.leaves import Input, Parameter
+from gnomon.compiler.ops.leaves import Input, Parameter, key_of
 from gnomon.compiler.sizes import Dim, evaluate
 from gnomon.events import compiling
 from gnomon.runtime.device import device
@@ -112,7 +112,7 @@ class Graph:
         graph.variables += [v for v in new if id(v) not in known]
         unused = [leaf for leaf in leaves if leaf not in set(used)]
         if unused and on_unused_input != "ignore":
-            names = ", ".join(repr(leaf.op.name) for leaf in unused)  # type: ignore[attr-defined]  # Inputs
+            names = ", ".join(repr(leaf.op.name) for leaf in unused)
             message = (
                 f"function {name!r}: the outputs do not depend on the input {names}; on_unused_input='ignore' allows it"
             )
@@ -178,7 +178,7 @@ class Function:
             updates = [(v.node, node) for v, node in graph.updates.items()]
             request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat)
             self.program = compile(request, self.device.target(), self.stages)
-            by_key = {v.node.op.key: v for v in graph.variables}
+            by_key = {key_of(v.node): v for v in graph.variables}
             buffers = [by_key[key].buffer for _, key in self.program.variables]
             self.executable = self.device.executable(self.program, buffers)
             event.loaded(self.executable)

@@ -243,10 +243,10 @@ class Tensor:
 
     __rxor__ = __xor__
 
-    def __eq__(self, other):  # type: ignore[override]  # elementwise, as NumPy's
+    def __eq__(self, other):  # elementwise, as NumPy's
         return _binary("equal", self, other)
 
-    def __ne__(self, other):  # type: ignore[override]  # elementwise, as NumPy's
+    def __ne__(self, other):  # elementwise, as NumPy's
         return _binary("not_equal", self, other)
 
     def __lt__(self, other):
@@ -441,12 +441,12 @@ def getitem(x: Node, key: Any) -> Node:
         extent = x.shape[axis]
         if isinstance(k, slice):
             a, n, s = _slice(k, extent)
-            start.append(a), size.append(n), step.append(s)
+            part = (a, n, s)
             shape.append(("keep", n))
         elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
             if isinstance(extent, int) and not -extent <= k < extent:
                 raise ShapeError(f"index {k} is out of range for axis {axis} of {x.type}")
-            start.append(k if k >= 0 else extent + int(k)), size.append(1), step.append(1)
+            part = (int(k) if k >= 0 else extent + int(k), 1, 1)
             shape.append(("drop", 1))
         else:
             node = node_of(k)
@@ -454,8 +454,11 @@ def getitem(x: Node, key: Any) -> Node:
                 raise ShapeError(
                     f"an index must be integers or slices, got {node.type}; for a bool mask use gnomon.ops.where"
                 )
-            start.append(0), size.append(extent), step.append(1)
+            part = (0, extent, 1)
             shape.append(("gather", node))
+        start.append(part[0])
+        size.append(part[1])
+        step.append(part[2])
         axis += 1
     x = build.slice(x, start, size, step)
     gathers = [(i, n) for i, (kind, n) in enumerate(shape) if kind == "gather"]
@@ -517,9 +520,9 @@ def _slice(k: slice, extent: Dim) -> tuple[Dim, Dim, int]:
     if step == 0:
         raise ShapeError("a slice's step cannot be 0")
     if isinstance(extent, int) and not any(isinstance(v, Size) for v in (k.start, k.stop)):
-        a, b, s = k.indices(extent)
-        n = max(0, -(-(b - a) // s) if s > 0 else -((b - a) // -s))
-        return (a if n else 0), n, s
+        first, stop, by = k.indices(extent)
+        n = max(0, -(-(stop - first) // by) if by > 0 else -((stop - first) // -by))
+        return (first if n else 0), n, by
 
     def place(v: Any, default: Dim) -> Dim:
         if v is None:

@@ -67,6 +67,7 @@ class Tile:
 def tile_for(target: Target, dtype: str, extent: Dim) -> Tile:
     """The register tile for a result whose lanes' axis has `extent` elements."""
     lanes = target.lanes(dtypes.named(dtype).bits)
+    shapes: tuple[tuple[int, int], ...]
     if target.registers >= 32:
         shapes = ((8, 2), (8, 1))
     elif target.registers >= 16:

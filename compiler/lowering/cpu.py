@@ -162,6 +162,11 @@ def cost_of(roots: Iterable[Expr]) -> int:
     )
 
 
+def stage_cost(s: Stage) -> int:
+    """What one iteration of a stage is worth."""
+    return cost_of([*(e for _, _, e in s.folds), *(e for _, e in s.lets), *(e for _, _, e in s.stores)])
+
+
 def _access_cost(stage_sizes: Iterable[tuple[Buffer, Dim]], axis: Index) -> float:
     """What the accesses cost for each element if `axis` is the vector: gathers are dear."""
     total = 0.0

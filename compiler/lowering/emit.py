@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Node
@@ -165,17 +166,17 @@ class _Emitter:
         return self._renamed(node, e) if isinstance(e, Fold) else None
 
     def _renamed(self, node: Node, fold: Fold) -> Fold:
-        change = {}
+        change: dict[Any, Size] = {}
         positions = sorted(node.op.axes) if isinstance(node.op, Reduce) else range(len(fold.axes))
         for a, k in zip(fold.axes, positions, strict=True):
             row = isinstance(node.op, Reduce) and k >= self.rank
             change[a] = Size.of(Index(f"i{k}" if row else f"j{k}", a.extent))
-        rewriter = Rewriter(index=lambda a: change.get(a))
+        rewriter = Rewriter(index=change.get)
         axes = tuple(_atom(change[a]) for a in fold.axes if a.extent != 1)
-        one = {_atom(change[a]): 0 for a in fold.axes if a.extent == 1}
+        one: dict[Any, Dim] = {_atom(change[a]): 0 for a in fold.axes if a.extent == 1}
         body = rewriter.expr(fold.body)
         if one:
-            body = Rewriter(index=lambda a: one.get(a)).expr(body)
+            body = Rewriter(index=one.get).expr(body)
         return Fold(fold.kind, axes, body)
 
     def _placeholder(self, x: Node, index: tuple[Dim, ...]) -> Expr | None:

@@ -365,11 +365,4 @@ def _ordered(groups: list[Group]) -> list[Group]:
     return order
 
 
-def elements(node: Node) -> Dim:
-    """Elements that computing a member visits: of its input if it is a reduction."""
-    if isinstance(node.op, Reduce):
-        return product(node.inputs[0].shape)
-    return product(node.shape)
-
-
 __all__ = ["Group", "Literal", "SizeValue", "choose_stored", "dependencies", "make_groups"]

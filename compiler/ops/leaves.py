@@ -148,5 +148,11 @@ class Iota(Op):
         return IndexValue(self.dtype, index[self.axis])
 
 
+def key_of(leaf: Node) -> int:
+    """What makes an input or parameter its own."""
+    assert isinstance(leaf.op, Input), leaf
+    return leaf.op.key
+
+
 def is_leaf(node: Node) -> bool:
     return isinstance(node.op, (Input, Array))

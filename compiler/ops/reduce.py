@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from gnomon.compiler.errors import DTypeError, ShapeError
 from gnomon.compiler.graph import Op, TensorType
 from gnomon.compiler.kernel import Fold, atom_of, fresh_index
 
-NUMPY = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
+NUMPY: dict[str, Any] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
 
 
 @dataclass(frozen=True)

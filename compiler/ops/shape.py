@@ -292,7 +292,7 @@ class Pad(Op):
         return build.where(inside, op(x, build.constant(0, x.dtype)), build.broadcast(value, inside.shape, [0]))
 
     def element(self, index, out, x, value):
-        inside = Const("bool", True)
+        inside: kernel.Expr = Const("bool", True)
         place: list[Dim] = []
         both = scalar("logical_and")
         for i, low, high, between, have in zip(index, self.low, self.high, self.interior, x.type.shape, strict=True):

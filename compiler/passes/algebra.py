@@ -17,6 +17,12 @@ algebra = Rules()
 watch = algebra.watch
 
 
+def name_of(node: Node) -> str:
+    """The scalar function of an elementwise node."""
+    assert isinstance(node.op, Elementwise)
+    return node.op.name
+
+
 # ---- numbers
 
 
@@ -26,7 +32,7 @@ def fold_numbers(node: Node) -> Node | None:
     values = [number(x) for x in node.inputs]
     if any(v is None for v in values):
         return None
-    return build.full(node.shape, node.op.numpy(Env({}), *values), node.dtype)  # type: ignore[attr-defined]
+    return build.full(node.shape, node.op.numpy(Env({}), *values), node.dtype)
 
 
 @watch(Cast)
@@ -37,7 +43,7 @@ def fold_casts(node: Node) -> Node | None:
         return x
     value = number(x)
     if value is not None:
-        return build.full(node.shape, node.op.numpy(Env({}), value), node.dtype)  # type: ignore[attr-defined]
+        return build.full(node.shape, node.op.numpy(Env({}), value), node.dtype)
     if isinstance(x.op, Cast):
         first = x.inputs[0].dtype
         if dtypes.promote(first, x.dtype) == x.dtype and dtypes.named(first).kind == dtypes.named(x.dtype).kind:
@@ -63,7 +69,8 @@ def drop_given_gradients(node: Node) -> Node | None:
 def take_from_tuples(node: Node) -> Node | None:
     """item(tuple(x, y), 1) -> y."""
     (whole,) = node.inputs
-    return whole.inputs[node.op.k] if isinstance(whole.op, Tuple) else None  # type: ignore[attr-defined]
+    assert isinstance(node.op, Item)
+    return whole.inputs[node.op.k] if isinstance(whole.op, Tuple) else None
 
 
 # ---- arithmetic
@@ -72,7 +79,7 @@ def take_from_tuples(node: Node) -> Node | None:
 @watch(Elementwise)
 def use_neutral_elements(node: Node) -> Node | None:
     """x + 0 -> x;  x - 0 -> x;  x * 1 -> x;  x / 1 -> x;  0 - x -> -x;  x * -1 -> -x."""
-    name = node.op.name  # type: ignore[attr-defined]
+    name = name_of(node)
     if name not in ("add", "subtract", "multiply", "divide"):
         return None
     x, y = node.inputs
@@ -95,7 +102,7 @@ def use_neutral_elements(node: Node) -> Node | None:
 @watch(Elementwise)
 def move_signs(node: Node) -> Node | None:
     """--x -> x;  x + -y -> x - y;  x - -y -> x + y;  -x * y -> -(x * y);  -x / y -> -(x / y);  -(x - y) -> y - x."""
-    name = node.op.name  # type: ignore[attr-defined]
+    name = name_of(node)
     opposite = lambda x: x.inputs[0] if isinstance(x.op, Elementwise) and x.op.name == "negative" else None
     if name == "negative":
         (x,) = node.inputs
@@ -126,7 +133,7 @@ def move_signs(node: Node) -> Node | None:
 @watch(Elementwise)
 def use_simple_powers(node: Node) -> Node | None:
     """x^2 -> x * x;  x^1 -> x;  x^0 -> 1;  x^0.5 -> sqrt(x), x^-1 -> 1 / x, x^3 -> x * x * x;  x * x -> square(x)."""
-    name = node.op.name  # type: ignore[attr-defined]
+    name = name_of(node)
     if name == "multiply" and node.inputs[0] is node.inputs[1]:
         return build.square(node.inputs[0])
     if name != "power":
@@ -152,7 +159,7 @@ def use_simple_powers(node: Node) -> Node | None:
 @watch(Elementwise)
 def choose_now(node: Node) -> Node | None:
     """where(True, x, y) -> x;  where(c, x, x) -> x."""
-    if node.op.name != "where":  # type: ignore[attr-defined]
+    if name_of(node) != "where":
         return None
     c, x, y = node.inputs
     if x is y or is_number(c, True):
@@ -167,11 +174,12 @@ def compute_before_repeating(node: Node) -> Node | None:
     if not repeated or any(number(x) is None and x not in repeated for x in node.inputs):
         return None
     first = repeated[0].op
+    assert isinstance(first, Broadcast)
     if any(x.op != first for x in repeated):
         return None
     inner = repeated[0].inputs[0].shape
     inputs = [x.inputs[0] if x in repeated else build.full(inner, number(x), x.dtype) for x in node.inputs]
-    return build.broadcast(Node(node.op, tuple(inputs)), node.shape, first.axes)  # type: ignore[attr-defined]
+    return build.broadcast(Node(node.op, tuple(inputs)), node.shape, first.axes)
 
 
 # ---- moving elements

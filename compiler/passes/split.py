@@ -29,7 +29,7 @@ def split_rows(node: Node) -> Node | None:
     if isinstance(total, int) and total < LARGE:
         return None
     rows = 1
-    while rows < x.rank - 1 and isinstance(product(x.shape[:rows]), int) and product(x.shape[:rows]) < 64:
+    while rows < x.rank - 1 and isinstance(lead := product(x.shape[:rows]), int) and lead < 64:
         rows += 1
     return build.reduce(op.kind, build.reduce(op.kind, x, range(rows, x.rank)), range(rows))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -211,8 +212,8 @@ class _Renderer:
         assert isinstance(extent, int)
         renamed = {x.local for x in statements(s.body) if isinstance(x, Let)}
         for k in range(extent):
-            change = lambda e, k=k: Local(f"{e.name}.{k}", e.dtype) if isinstance(e, Local) and e in renamed else None
-            rewriter = Rewriter(change, lambda a, k=k: k if a is s.index else None)
+            change = partial(_renamed, renamed, k)
+            rewriter = Rewriter(change, partial(_unrolled, s.index, k))
             body = rewriter.body(s.body)
             self.body(tuple(_rename_lets(body, k) if renamed else body))
 
@@ -742,12 +743,12 @@ class _Renderer:
             case FloorDiv():
                 return self._floordiv(a)
             case Max():
-                x, y = self.size(a.a), self.size(a.b)
-                lanes, level = max(x.lanes, y.lanes), max(x.level, y.level)
-                t = ltype("int64", lanes)
-                m = f"v{lanes}i64" if lanes > 1 else "i64"
-                left, right = self._spread(x, "int64", lanes, level), self._spread(y, "int64", lanes, level)
-                return Operand(self.emit(level, f"call {t} @llvm.smax.{m}({t} {left}, {t} {right})"), lanes, level)
+                one, other = self.size(a.a), self.size(a.b)
+                count, level = max(one.lanes, other.lanes), max(one.level, other.level)
+                t = ltype("int64", count)
+                m = f"v{count}i64" if count > 1 else "i64"
+                left, right = self._spread(one, "int64", count, level), self._spread(other, "int64", count, level)
+                return Operand(self.emit(level, f"call {t} @llvm.smax.{m}({t} {left}, {t} {right})"), count, level)
             case Value():
                 x = self.value(a.x)
                 if a.x.dtype == "int64":
@@ -959,6 +960,15 @@ class _Renderer:
         if b.bits > a.bits:
             return self.emit(level, f"{'sext' if a.kind == 'i' else 'zext'} {s} {text} to {t}")
         return text
+
+
+def _unrolled(index: Index, k: int, a: Atom) -> Dim | None:
+    return k if a is index else None
+
+
+def _renamed(names: set[Local], k: int, e: Expr) -> Expr | None:
+    """The name that a value of an unrolled loop has in copy k."""
+    return Local(f"{e.name}.{k}", e.dtype) if isinstance(e, Local) and e in names else None
 
 
 _expansions: dict[Apply, Expr] = {}

@@ -164,13 +164,16 @@ def _wants(callback: Any, hooks: tuple[str, ...]) -> bool:
 def _hook(name: str, indexed: bool):
     if indexed:
 
-        def call(self, index, logs=None):
+        def call_with_index(self, index, logs=None):
             self._call(name, index, logs=logs)
+
+        call: Any = call_with_index
     else:
 
-        def call(self, logs=None):
+        def call_alone(self, logs=None):
             self._call(name, logs=logs)
 
+        call = call_alone
     call.__name__ = name
     call.__doc__ = getattr(Callback, name).__doc__
     return call
