@@ -142,6 +142,23 @@ def collecting_updates() -> Iterator[dict[Variable, Node]]:
         _updates.reset(token)
 
 
+@contextmanager
+def updates_where(condition: Any) -> Iterator[None]:
+    """Inside `collecting_updates`: what is assigned within counts where the scalar `condition` is true."""
+    outer = _updates.get()
+    assert outer is not None, "updates_where is for traced programs"
+    inner = dict(outer)
+    token = _updates.set(inner)
+    try:
+        yield
+    finally:
+        _updates.reset(token)
+    for variable, node in inner.items():
+        before = outer.get(variable, variable.node)
+        if node is not before:
+            outer[variable] = build.apply("where", node_of(condition), node, before)
+
+
 def is_tracing() -> bool:
     return _updates.get() is not None
 
