@@ -67,6 +67,7 @@ class Tensor:
 
     __array_priority__ = 1000
     __slots__ = ("node", "history", "name", "mask", "__weakref__")
+    mask: Any  # a bool Tensor that says which steps count, set by layers
 
     def __init__(self, node: Node, name: str = "", history: tuple | None = None):
         self.node, self.history, self.name, self.mask = node, history, name, None

@@ -313,7 +313,7 @@ class Layer(Tracked):
         return arguments.values.get("training")
 
     def _fill_masks(self, arguments: Arguments) -> Any:
-        """Give `call` the masks of its tensors where it takes them and none is passed. The mask of the first argument."""
+        """Give `call` the masks of its tensors where it takes them and none is passed; return the first argument's."""
         values, tensors = arguments.values, arguments.tensors
         if len(tensors) == 1 and "mask" in values and values["mask"] is None and "mask" not in tensors:
             values["mask"] = _mask_of(next(iter(tensors.values())))
@@ -464,8 +464,8 @@ class Layer(Tracked):
             if isinstance(error, GnomonError):
                 raise
             raise ArgumentError(
-                f"cannot make {cls.__name__} from its configuration: {error}. The keys of get_config() must be arguments "
-                f"of __init__; got {list(config)}"
+                f"cannot make {cls.__name__} from its configuration: {error}. The keys of get_config() must be "
+                f"arguments of __init__; got {list(config)}"
             ) from error
 
     def __repr__(self) -> str:

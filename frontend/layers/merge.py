@@ -111,7 +111,7 @@ class Multiply(Merge):
         product = reduce(lambda a, b: a * b, factors)
         if any(m is None for m in masks):
             return product
-        kept = reduce(build.logical_or, masks)
+        kept: Any = reduce(build.logical_or, masks)
         result = _where(kept, product, 0)
         result.mask = Tensor(build.any(kept, -1))
         return result

@@ -7,7 +7,6 @@ counts as well as `self.head = Dense(8)`. The order is that of the attributes' f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -182,7 +181,7 @@ class Tracked:
                 f"count_params of {self.name!r}: the layer is not built, so its weights do not exist yet. "
                 "Call it on data, or `build(input_shape)`, first."
             )
-        return sum(prod(v.node.shape) for v in self.weights)
+        return sum(v.buffer.array.size for v in self.weights)
 
 
 def _search(value: Any) -> Iterator[Any]:

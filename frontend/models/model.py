@@ -333,7 +333,8 @@ def _takes_tensors(cls: type) -> bool:
     """Whether the constructor is Model's own, or passes on what it gets."""
     import inspect
 
-    names = list(inspect.signature(cls.__init__).parameters)[1:]
+    constructor: Any = vars(cls).get("__init__") or cls.__init__  # type: ignore[misc]  # a class, not an instance
+    names = list(inspect.signature(constructor).parameters)[1:]
     return names[:2] == ["inputs", "outputs"] or names == ["args", "kwargs"]
 
 

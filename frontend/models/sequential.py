@@ -186,6 +186,6 @@ def _check_arguments(layer: Layer) -> None:
     ]
     if len(needed) > 1:
         raise ArgumentError(
-            f"Layers added to a Sequential model have a single required argument, the input tensor. Layer "
-            f"{layer.name!r} ({type(layer).__name__}) has {inspect.signature(layer.call)}: use Model(inputs, outputs) for it."
+            "Layers added to a Sequential model have a single required argument, the input tensor. Layer "
+            f"{layer.name!r} ({type(layer).__name__}) has {inspect.signature(layer.call)}: use Model(inputs, outputs)."
         )

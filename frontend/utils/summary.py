@@ -81,9 +81,8 @@ def print_summary(
     first, last = _range(layers, layer_range)
     for layer in layers[first:last]:
         add(layer, 0)
-    console = rich.console.Console(
-        highlight=False, **({"force_terminal": False, "color_system": None} if print_fn else {})
-    )
+    plain: dict[str, Any] = {"force_terminal": False, "color_system": None} if print_fn else {}
+    console = rich.console.Console(highlight=False, **plain)
     if print_fn:
         console.begin_capture()
     console.print(f'[bold]Model: "{rich.markup.escape(model.name)}"[/]')
