@@ -19,7 +19,8 @@ def record() -> dict[str, Any]:
     return {
         "made": {
             "weights": "rng = np.random.default_rng(0); for each layer of (784, 32), (32, 10): "
-                       "limit = sqrt(6 / (n + m)), kernel = rng.uniform(-limit, limit, (n, m)).astype('float32'), bias 0",
+                       "limit = sqrt(6 / (n + m)), "
+                       "kernel = rng.uniform(-limit, limit, (n, m)).astype('float32'), bias 0",
             "x": "pixels / 255 as float32, rows of 784", "y": "one-hot, float32",
             "model": "Dense(32, relu), Dense(10, softmax); RMSprop(0.001); batch 128; 10 epochs; shuffle=False; "
                      "validation_data is the test set",
