@@ -23,7 +23,7 @@ from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render import llvm
 from gnomon.compiler.render.entry import render_entry
-from gnomon.compiler.sizes import Dim, Size, Symbol, below, maximum, product, symbol
+from gnomon.compiler.sizes import Dim, Size, Symbol, maximum, non_negative, product, symbol
 from gnomon.compiler.targets import Target
 
 
@@ -223,7 +223,9 @@ class _Plan:
         """A condition: the steps of both sides, of which the entry function runs one."""
         condition, *operands = (self.slot_of[x] for x in node.inputs)
         results = [
-            self.slot_of[item] if (item := Item(k)(node)) in self.slot_of else self._slot(f"t{len(self.slots)}", t, "temporary")
+            self.slot_of[item]
+            if (item := Item(k)(node)) in self.slot_of
+            else self._slot(f"t{len(self.slots)}", t, "temporary")
             for k, t in enumerate(node.type.items)
         ]
         for k, slot in enumerate(results):
@@ -387,15 +389,20 @@ class _Plan:
             elif isinstance(n.op, Slice):
                 (x,) = n.inputs
                 for start, size, step, have in zip(n.op.start, n.op.size, n.op.step, x.shape, strict=True):
-                    ends = (start, start + (size - 1) * step) if size != 0 else ()
-                    for at in ends:
-                        if isinstance(at, int) and isinstance(have, int) or below(at, have):
-                            continue
-                        where = ", ".join(repr(o) for o in origins(n))
-                        inside = maximum(at + 1, have)  # is `have` if the position is within the axis
-                        message = f"position {at} must be inside an axis of {have} elements: a slice at {where}"
+                    if size == 0:
+                        continue
+                    last = start + (size - 1) * step
+                    # only the outer ends: of an empty slice (x[1:] of one row) the inner one may lie outside
+                    lowest, highest = (start, last) if step > 0 else (last, start)
+                    where = ", ".join(repr(o) for o in origins(n))
+                    for least, what in ((lowest, f"position {lowest}"), (size, f"the number of elements, {size},")):
+                        if not non_negative(least):
+                            message = f"{what} must not be below 0: a slice of {x.type} at {where}"
+                            checks.setdefault((maximum(least, 0), least), Check(maximum(least, 0), least, message))
+                    if not non_negative(have - 1 - highest):
+                        inside = maximum(highest + 1, have)  # is `have` if the position is within the axis
+                        message = f"position {highest} must be inside an axis of {have} elements: a slice at {where}"
                         checks.setdefault((inside, have), Check(inside, have, message))
-                        checks.setdefault((maximum(at, 0), at), Check(maximum(at, 0), at, message))
         return tuple(checks.values())
 
 
