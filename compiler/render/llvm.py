@@ -352,7 +352,7 @@ class _Renderer:
         text = self._to_memory(text, dtype, lanes, self.level)
         vector = f"<{lanes} x {mtype(dtype)}>" if lanes > 1 else mtype(dtype)
         if stride in (1, -1):
-            base = self.address(s.buffer, self._without_lane(offset, stride))
+            base = self.address(s.buffer, self._first_in_memory(offset, stride))
             if mask is None:
                 self.do(f"store {vector} {text}, ptr {base.text}, align {align}")
             elif lanes == 1:
@@ -524,6 +524,11 @@ class _Renderer:
         code = template.format(*texts, t=t, m=mangled, c=ltype("bool", lanes))
         return Operand(self.emit(level, code), lanes, level)
 
+    def _first_in_memory(self, offset: Dim, stride: int) -> Dim:
+        """Where a vector begins of which neighbours are `stride` (1 or -1) apart: running backwards, at the last lane."""
+        first = self._without_lane(offset, stride)
+        return first if stride == 1 else first - (self.width - 1)
+
     def _static_compare(self, e: Apply) -> Operand | None:
         """A comparison of the lane with something fixed for the loop: a constant mask, or one narrow compare."""
         difference = self._comparison(e)
@@ -587,7 +592,7 @@ class _Renderer:
         vector = f"<{lanes} x {mtype(dtype)}>"
         suffix = f"v{lanes}{_mangled(mtype(dtype))}"
         if stride in (1, -1):
-            base = self.address(b, self._without_lane(offset, stride))
+            base = self.address(b, self._first_in_memory(offset, stride))
             level = max(base.level, floor, mask.level if mask else 0)
             if mask is None:
                 raw = self.emit(level, f"load {vector}, ptr {base.text}, align {align}")
@@ -874,7 +879,7 @@ class _Renderer:
         found = self._known_size(key)
         if found is None:
             level = max(pointer.level, by.level)
-            text = self.emit(level, f"getelementptr inbounds {mtype(b.dtype)}, ptr {pointer.text}, i64 {by.text}")
+            text = self.emit(level, f"getelementptr {mtype(b.dtype)}, ptr {pointer.text}, i64 {by.text}")
             found = self.scopes[level].known[key] = Operand(text, 1, level)
         return found
 
