@@ -11,7 +11,7 @@ import numpy as np
 
 from gnomon.compiler.errors import ArgumentError, StateError, nearest
 from gnomon.compiler.graph import Node
-from gnomon.function import Function, function
+from gnomon.functions import Function, function
 from gnomon.layers.input_spec import InputSpec
 from gnomon.layers.layer import Layer
 from gnomon.layers.tracking import change_count, note_change

@@ -581,7 +581,7 @@ class Program:
     """A compiled train or test step: arrays and a table of indices in, logs out."""
 
     def __init__(self, model: Any, mode: str, data: tuple[Any, Any, Any]):
-        from gnomon.function import function
+        from gnomon.functions import function
 
         self.mode = mode
         leaves = tree.map_structure(lambda a: None if a is None else _leaf(a, "samples"), data)
@@ -630,7 +630,7 @@ class Predictor:
     """A compiled forward pass."""
 
     def __init__(self, model: Any, x: Any):
-        from gnomon.function import function
+        from gnomon.functions import function
 
         leaves = tree.map_structure(lambda a: _leaf(a, "batch"), x)
         outputs = model.predict_step(_for_inputs(model, leaves))
