@@ -24,6 +24,7 @@ from gnomon.naming import auto_name
 from gnomon.ops.arguments import as_axis, as_dtype, as_shape, floating, numbers
 from gnomon.ops.positions import hot, order_of
 from gnomon.random_state import global_state, make_default_seed
+from gnomon.surroundings import is_defining
 from gnomon.tensor import Tensor, is_symbolic, node_of, op, operand
 from gnomon.variable import Variable, is_tracing
 
@@ -49,6 +50,8 @@ class SeedGenerator:
 
     def next(self, ordered: bool = True) -> Any:
         """The state before this draw, uint32[2]; the state moves on. An array, while tracing a Tensor."""
+        if is_defining():
+            return Tensor(self.next_symbolic())
         if is_tracing():
             now = self.state.value
             self.state.assign(Tensor(_moved_on(now.node, 1)))
@@ -59,7 +62,7 @@ class SeedGenerator:
 
     def next_symbolic(self) -> Node:
         """The seed of one more draw in the graph being written; functions that use one move the state on by all."""
-        if is_tracing():
+        if is_tracing() and not is_defining():
             return node_of(self.next())
         now = self.state.node if not self._draws else _moved_on(self.state.node, self._draws)
         self._draws += 1
