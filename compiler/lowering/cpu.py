@@ -296,7 +296,7 @@ class _Schedule:
         return extent / (-(-extent // self.lanes) * self.lanes) if extent else 1.0
 
     def _width(self, extent: Dim, cost: int) -> int:
-        """Lanes of a loop of `extent` iterations: several registers where the body is light, none idle if it is short."""
+        """Lanes of a loop of `extent` iterations: several registers where the body is light, none idle if short."""
         registers = 4 if cost <= 24 else 2 if cost <= 90 else 1
         if self.target.registers <= 16:
             registers = min(registers, 2 if cost > 12 else 4)
@@ -400,17 +400,18 @@ class _Schedule:
             sums.append((acc, kind, name))
             before.append(_each(lane, width, Store(acc, self._lane(lane, width), _identity(kind, name.dtype))))
         lane_at = self._lane(lane, width)
+        vector = _Vector(lane, width)
 
         def body(at: Dim, mask: Dim | None) -> Stmt:
             inner: list[Stmt] = []
             values = []
             for (acc, kind, _), (_, _, e) in zip(sums, s.folds, strict=True):
-                first, e = self._without_folds(e, None)
+                first, e = self._without_folds(e, vector)
                 inner += first
                 combined = Apply(scalar(COMBINE[kind]), (Load(acc, lane_at), e))
                 inner.append(Store(acc, lane_at, combined))
             for b, i, e in s.stores:
-                first, e = self._without_folds(e, None)
+                first, e = self._without_folds(e, vector)
                 inner += first
                 values.append((b, i, e))
             inner += self._stores(values) if values else []
@@ -471,7 +472,6 @@ class _Schedule:
         done: dict[Expr, Expr] = {}
         for fold in folds:
             body = Rewriter(lambda x: done.get(x)).expr(fold.body)
-            # the lanes around it are not known here: a register holds one number or one vector by how it is used
             acc = self._accumulator(fold.dtype, outer.lanes if outer else 1)
             place = self._lane(outer.index, outer.lanes) if outer else (0,)
             nest: tuple[Stmt, ...] = (Store(acc, place, Apply(scalar(COMBINE[fold.kind]), (Load(acc, place), body))),)
