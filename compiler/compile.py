@@ -143,7 +143,7 @@ class _Plan:
     # ---- updates
 
     def place_updates(self) -> None:
-        """Compute new values straight into their variables where no one still needs the old ones; else copy at the end."""
+        """Compute new values straight into their variables where no one needs the old ones; else copy at the end."""
         for parameter, value in self.updates:
             slot = self.slot_of[parameter]
             if value in self.slot_of or not self._may_overwrite(parameter, value):

@@ -8,6 +8,7 @@
     │   └── DisconnectedError             a gradient with respect to something the cost does not depend on
     ├── DataError (ValueError)            data handed to fit, evaluate, predict or a compiled function
     ├── StateError (RuntimeError)         the right call at the wrong time: fit before compile
+    │   └── NotBuiltError (AttributeError, ValueError)   what a layer has only once it is built or called
     ├── NumericError (ArithmeticError)    NaN or infinity found in debug mode
     ├── CheckError (AssertionError)       GNOMON_CHECK found a stage that differs from the oracle: our mistake
     ├── CompileError (RuntimeError)       code generation failed: our mistake, or a broken installation
@@ -47,6 +48,10 @@ class DataError(GnomonError, ValueError):
 
 class StateError(GnomonError, RuntimeError):
     """The right call at the wrong time."""
+
+
+class NotBuiltError(StateError, AttributeError, ValueError):
+    """A property that a layer has only once it is built or called; `hasattr` finds that it is not there."""
 
 
 class NumericError(GnomonError, ArithmeticError):

@@ -99,8 +99,8 @@ def grad(
         if g is None:
             if disconnected == "raise":
                 raise DisconnectedError(
-                    f"the cost ({cost.type} made at {_where(cost)}) does not depend on {x!r}, or only through operations "
-                    "without a gradient (comparisons, integers, stop_gradient): its gradient would be zero. "
+                    f"the cost ({cost.type} made at {_where(cost)}) does not depend on {x!r}, or only through "
+                    "operations without a gradient (comparisons, integers, stop_gradient): its gradient would be zero. "
                     "Ask for disconnected_inputs='zero' if that is meant"
                 )
             g = build.full_like(x, 0)

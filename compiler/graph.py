@@ -90,7 +90,7 @@ class Op:
     numpy(env, *arrays) -> array            the meaning; a tuple of arrays if the type is a TupleType
     grad(g, out, *inputs) -> nodes          one gradient per input, None where there is none; g has out's type
     push(out, tangents, *inputs) -> node    forward mode; tangents may hold None; by default made from `grad` twice
-    batch(size, inputs, mapped) -> node     the op on `size` slices at once: inputs with `mapped` have one more, first axis
+    batch(size, inputs, mapped) -> node     the op on `size` slices at once: `mapped` inputs have one more, first axis
     element(index, out, *inputs) -> Expr    element `index` of the result; inputs are Accessors, `out` the type
     An op that has no element rule is lowered by a kernel of its own (`gnomon.compiler.lowering`).
     """

@@ -216,7 +216,8 @@ class Function:
         values = list(args)
         if len(values) > len(self.graph.inputs):
             raise DataError(
-                f"{self.name} takes {len(self.graph.inputs)} arguments ({', '.join(self.input_names)}), got {len(values)}"
+                f"{self.name} takes {len(self.graph.inputs)} arguments ({', '.join(self.input_names)}), "
+                f"got {len(values)}"
             )
         if kwargs or len(values) < len(self.graph.inputs):
             for name in self.input_names[len(values) :]:
@@ -240,7 +241,8 @@ class Function:
             exact = np.can_cast(array.dtype, dtype, "safe")
             if not (exact or (same_kind and self.allow_input_downcast)):
                 raise DataError(
-                    f"{self.name}: argument {self.input_names[k]!r} must be {wanted}, got {array.dtype} of shape {array.shape}"
+                    f"{self.name}: argument {self.input_names[k]!r} must be {wanted}, "
+                    f"got {array.dtype} of shape {array.shape}"
                 )
             array = array.astype(dtype)
         return array

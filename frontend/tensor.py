@@ -96,7 +96,8 @@ class Tensor:
 
     def __bool__(self) -> bool:
         raise GraphError(
-            f"{self!r} is symbolic and has no truth value before a function runs: use gnomon.ops.where or gnomon.ops.cond"
+            f"{self!r} is symbolic and has no truth value before a function runs: "
+            "use gnomon.ops.where or gnomon.ops.cond"
         )
 
     def __len__(self) -> int:

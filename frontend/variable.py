@@ -32,7 +32,8 @@ class Variable(Tensor):
     default_update   the node of its next value, used by every function that reads it and does not update it (Theano)
     """
 
-    __slots__ = ("trainable", "constraint", "regularizer", "buffer", "path", "autocast", "aggregation", "default_update",
+    __slots__ = ("trainable", "constraint", "regularizer", "buffer", "path", "autocast", "aggregation",
+                 "default_update",
                  "initializer")  # fmt: skip
 
     def __init__(

@@ -5,10 +5,10 @@ The row program of a product has one fold, the sum of x * w; an outer axis belon
     columns other axes of the operand that changes along the lanes
     rows    axes of the other operand, seen as one
     batch   axes of both
-A tile is `rows x width` numbers in registers; its inner loop over the summed axis loads one vector of the lanes' operand
-and one number of each row. The lanes' operand is read in place if its lanes are neighbours in memory and its rows short;
-else another kernel packs it into panels [panel, k, width] first, melting its producers. Rows left over by whole tiles are
-done one at a time, with the sum split in four to keep the adders busy: the same code is the schedule of a single row.
+A tile is `rows x width` numbers in registers; its inner loop over the summed axis loads one vector of the lanes'
+operand and one number of each row. The lanes' operand is read in place if its lanes are neighbours in memory and its
+rows short; else another kernel packs it into panels [panel, k, width] first, melting its producers. Rows left over by
+whole tiles are done one at a time, with the sum split in four to keep the adders busy.
 """
 
 from __future__ import annotations
@@ -67,11 +67,12 @@ class Tile:
 def tile_for(target: Target, dtype: str, extent: Dim) -> Tile:
     """The register tile for a result whose lanes' axis has `extent` elements."""
     lanes = target.lanes(dtypes.named(dtype).bits)
+    # rows and registers of a tile; the width is a power of two, for LLVM takes other vectors apart into single numbers
     shapes: tuple[tuple[int, int], ...]
     if target.registers >= 32:
         shapes = ((8, 2), (8, 1))
     elif target.registers >= 16:
-        shapes = ((4, 3), (4, 2), (6, 1))
+        shapes = ((4, 2), (6, 1))
     else:
         shapes = ((2, 2), (2, 1))
     if not isinstance(extent, int):
@@ -187,8 +188,9 @@ class _Schedule:
         lanes = self.target.lanes(dtypes.named(self.dtype).bits)
         width = lanes * self.target.registers // 2
         extent = self.p.lanes.extent
-        while isinstance(extent, int) and width > lanes and (width // 2 >= extent or extent // width < self.target.threads):
-            width //= 2
+        if isinstance(extent, int):
+            while width > lanes and (width // 2 >= extent or extent // width < self.target.threads):
+                width //= 2
         return _Schedule(self.p, self.target, Tile(1, width))
 
     # ---- the lanes' operand

@@ -395,7 +395,7 @@ class _Schedule:
         lane = Index(f"l{width}", width)
         sums: list[tuple[Buffer, str, Local]] = []
         before: list[Stmt] = []
-        for name, kind, e in s.folds:
+        for name, kind, _ in s.folds:
             acc = self._accumulator(name.dtype, width)
             sums.append((acc, kind, name))
             before.append(_each(lane, width, Store(acc, self._lane(lane, width), _identity(kind, name.dtype))))

@@ -1,8 +1,8 @@
 """A group of members as a row program: what is computed in which loop, before anyone decides how the loops run.
 
 A row program has outer axes, whose iterations are independent, and stages that run in order for each of them. A stage
-is a loop nest over inner axes; in it, folds are accumulated and elements stored. The policies (`cpu`, `cuda`) turn a row
-program into a kernel.
+is a loop nest over inner axes; in it, folds are accumulated and elements stored. The policies (`cpu`, `cuda`) turn a
+row program into a kernel.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _storage(x: Node) -> set[Node]:
 
 
 def is_small(contract: Node) -> bool:
-    """Whether a product is so small that it needs no schedule of its own: few products for each element, few elements."""
+    """Whether a product is so small that it needs no schedule of its own."""
     op = contract.op
     assert isinstance(op, Contract)
     x, w = contract.inputs
@@ -212,7 +212,7 @@ class Accesses:
         return Load(Buffer(f"n{x.serial}", x.dtype, x.shape), index)
 
     def aligned(self, node: Node, members: Sequence[Node]) -> int:
-        """How many leading axes `node` and the members it reads have in common: there it reads them at its own index."""
+        """How many leading axes `node` and the members it reads share: there it reads them at its own index."""
         own = outer_index(node.shape)
         rank = len(own)
         for member, places in self.of(node).items():
@@ -324,7 +324,7 @@ def _siblings(node: Node, group: Group, reads) -> bool:
 
 
 def _worth(node: Node, group: Group, rank: int) -> bool:
-    """Whether `rank` outer axes leave enough to do in parallel: not a handful of rows where there were many elements."""
+    """Whether `rank` outer axes leave enough to do in parallel: not a few rows where there were many elements."""
     outer = product(node.shape[:rank])
     if not isinstance(outer, int):
         return True

@@ -84,7 +84,7 @@ class Gather(Op):
 
 @dataclass(frozen=True)
 class ScatterAdd(Op):
-    """Zeros with `updates` added at `indices` along `axis`: the transpose of Gather. Positions repeat, sums are in order.
+    """Zeros with `updates` added at `indices` along `axis`: the transpose of Gather. Positions may repeat.
 
     indices: int[place]   updates: [before, place, after]   result: [before, size, after]
     """

@@ -129,7 +129,7 @@ def _fma(a, b, c):
         return a * b + c
     if a.dtype != np.float64:
         return np.float64(a) * np.float64(b) + np.float64(c)
-    split = lambda x: (h := (x * 134217729.0) - (x * 134217729.0 - x), x - h)  # noqa: E731
+    split = lambda x: (h := (x * 134217729.0) - (x * 134217729.0 - x), x - h)
     (a1, a0), (b1, b0), p = split(a), split(b), a * b
     s = p + c
     t = s - p

@@ -16,7 +16,7 @@ from gnomon.compiler.sizes import Dim, ceildiv, floordiv, modulo, product
 
 @dataclass(frozen=True)
 class Broadcast(Op):
-    """Axis i of x becomes axis `axes[i]` of the result; the result's other axes repeat it. No axis of x is stretched."""
+    """Axis i of x becomes axis `axes[i]` of the result; its other axes repeat x. No axis of x is stretched."""
 
     shape: Shape
     axes: tuple[int, ...]
@@ -211,7 +211,8 @@ class Slice(Op):
         for k, (start, size, step, have) in enumerate(zip(self.start, self.size, self.step, x.shape, strict=True)):
             last = start + (size - 1) * step if size != 0 else start
             numbers = [n for n in (start, last) if isinstance(n, int)]
-            if size != 0 and (any(n < 0 for n in numbers) or (isinstance(have, int) and any(n >= have for n in numbers))):
+            outside = any(n < 0 or (isinstance(have, int) and n >= have) for n in numbers)
+            if size != 0 and outside:
                 raise ShapeError(f"slice from {start} of {size} elements by {step} leaves axis {k} of {x}")
         return TensorType(x.dtype, self.size)
 
@@ -334,7 +335,9 @@ class Concat(Op):
         first = types[0]
         for t in types[1:]:
             alike = t.rank == first.rank and t.dtype == first.dtype
-            if not alike or any(a != b for k, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if k != self.axis):
+            if not alike or any(
+                a != b for k, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if k != self.axis
+            ):
                 raise ShapeError(f"cannot concatenate {' and '.join(map(str, types))} along axis {self.axis}")
         total: Dim = 0
         for t in types:

@@ -187,7 +187,7 @@ def compute_before_repeating(node: Node) -> Node | None:
 
 @watch(Broadcast)
 def join_broadcasts(node: Node) -> Node | None:
-    """broadcast(broadcast(x)) -> broadcast(x);  broadcast(reshape(x)) -> broadcast(x) where reshape only drops axes of 1."""
+    """broadcast(broadcast(x)) -> broadcast(x);  what repeats nothing -> x."""
     op = node.op
     assert isinstance(op, Broadcast)
     (x,) = node.inputs
@@ -200,8 +200,8 @@ def join_broadcasts(node: Node) -> Node | None:
 
 @watch(Reshape)
 def join_reshapes(node: Node) -> Node | None:
-    """reshape(reshape(x)) -> reshape(x);  reshape(number) -> number;  reshape(broadcast(x)) -> broadcast(x) where only axes
-    of 1 come or go."""
+    """reshape(reshape(x)) -> reshape(x);  reshape(number) -> number;  reshape(broadcast(x)) -> broadcast(x) where
+    only axes of 1 come or go."""
     (x,) = node.inputs
     if x.shape == node.shape:
         return x
@@ -227,7 +227,8 @@ def _same_axes(old, new) -> dict[int, int] | None:
 
 @watch(Transpose)
 def join_transposes(node: Node) -> Node | None:
-    """transpose(transpose(x)) -> transpose(x);  transpose(broadcast(x)) -> broadcast(x);  transpose(x @ w) -> contract."""
+    """transpose(transpose(x)) -> transpose(x);  transpose(broadcast(x)) -> broadcast(x);  transpose(x @ w) ->
+    contract."""
     op = node.op
     assert isinstance(op, Transpose)
     (x,) = node.inputs

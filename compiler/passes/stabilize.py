@@ -40,7 +40,8 @@ def gains(x: Node, depth: int = 6) -> bool:
 @watch(Elementwise)
 def undo_exponentials(node: Node) -> Node | None:
     """log(exp(x)) -> x;  log(exp(x) / y) -> x - log(y);  log(sigmoid(x)) -> log_sigmoid(x);
-    log(1 - sigmoid(x)) -> log_sigmoid(-x);  log(max(x, 2)) -> max(log(x), log(2)) and the like where log(x) is one of these."""
+    log(1 - sigmoid(x)) -> log_sigmoid(-x);  log(max(x, 2)) -> max(log(x), log(2)) and the like where log(x) is one of
+    these."""
     if not _is(node, "log"):
         return None
     (x,) = node.inputs
@@ -83,7 +84,7 @@ def keep_digits_near_one(node: Node) -> Node | None:
 
 @watch(Elementwise)
 def see_through_ones(node: Node) -> Node | None:
-    """exp(x) / sum(exp(x)) / sum of that -> without the second division where the sum is over the same axes: it is 1."""
+    """exp(x) / sum(exp(x)) / sum of that -> without the second division: the sum is 1 where the axes are the same."""
     if not _is(node, "divide"):
         return None
     a, b = node.inputs

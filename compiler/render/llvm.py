@@ -360,7 +360,8 @@ class _Renderer:
             else:
                 bits = self._spread(mask, "bool", lanes)
                 self.do(
-                    f"call void @llvm.masked.store.v{lanes}{_mangled(mtype(dtype))}.p0({vector} {text}, ptr align {align} {base.text}, "
+                    f"call void @llvm.masked.store.v{lanes}{_mangled(mtype(dtype))}.p0("
+                    f"{vector} {text}, ptr align {align} {base.text}, "
                     f"<{lanes} x i1> {bits})"
                 )
             return
@@ -525,7 +526,7 @@ class _Renderer:
         return Operand(self.emit(level, code), lanes, level)
 
     def _first_in_memory(self, offset: Dim, stride: int) -> Dim:
-        """Where a vector begins of which neighbours are `stride` (1 or -1) apart: running backwards, at the last lane."""
+        """Where a vector begins whose neighbours are `stride` (1 or -1) apart: backwards, at the last lane."""
         first = self._without_lane(offset, stride)
         return first if stride == 1 else first - (self.width - 1)
 
@@ -602,7 +603,8 @@ class _Renderer:
                     bits = self._reverse(bits, ltype("bool", lanes), lanes, level)
                 raw = self.emit(
                     level,
-                    f"call {vector} @llvm.masked.load.{suffix}.p0(ptr align {align} {base.text}, <{lanes} x i1> {bits}, {vector} zeroinitializer)",
+                    f"call {vector} @llvm.masked.load.{suffix}.p0(ptr align {align} {base.text}, "
+                    f"<{lanes} x i1> {bits}, {vector} zeroinitializer)",
                 )
             if stride == -1:
                 raw = self._reverse(raw, vector, lanes, level)
@@ -612,7 +614,8 @@ class _Renderer:
         bits = self._spread(mask, "bool", lanes, level) if mask is not None else self._splat("true", "bool", lanes)
         raw = self.emit(
             level,
-            f"call {vector} @llvm.masked.gather.{suffix}.v{lanes}p0(<{lanes} x ptr> align {align} {pointers}, <{lanes} x i1> {bits}, {vector} zeroinitializer)",
+            f"call {vector} @llvm.masked.gather.{suffix}.v{lanes}p0(<{lanes} x ptr> align {align} {pointers}, "
+            f"<{lanes} x i1> {bits}, {vector} zeroinitializer)",
         )
         return Operand(self._from_memory(raw, dtype, lanes, level), lanes, level)
 
