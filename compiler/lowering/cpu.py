@@ -25,6 +25,7 @@ from gnomon.compiler.kernel import (
     Rewriter,
     Stmt,
     Store,
+    children,
     expressions,
 )
 from gnomon.compiler.lowering.emit import RowProgram, Stage
@@ -465,24 +466,34 @@ class _Schedule:
 
     def _without_folds(self, e: Expr, outer: _Vector | None) -> tuple[list[Stmt], Expr]:
         """Reductions inside an expression become loops before it, each into a register."""
-        folds = [x for x in expressions([e]) if isinstance(x, Fold)]
-        if not folds:
-            return [], e
         before: list[Stmt] = []
         done: dict[Expr, Expr] = {}
-        for fold in folds:
-            body = Rewriter(lambda x: done.get(x)).expr(fold.body)
-            acc = self._accumulator(fold.dtype, outer.lanes if outer else 1)
-            place = self._lane(outer.index, outer.lanes) if outer else (0,)
-            nest: tuple[Stmt, ...] = (Store(acc, place, Apply(scalar(COMBINE[fold.kind]), (Load(acc, place), body))),)
-            for a in reversed(fold.axes):
-                nest = (For(a, nest),)
-            before += [Store(acc, place, _identity(fold.kind, fold.dtype)), *nest]
-            self.counter += 1
-            name = Local(f"f{self.counter}", fold.dtype)
-            before.append(Let(name, Load(acc, place)))
-            done[fold] = name
-        return before, Rewriter(lambda x: done.get(x)).expr(e)
+        for fold in _outermost_folds(e):
+            first, done[fold] = self._fold(fold, outer)
+            before += first
+        return before, Rewriter(lambda x: done.get(x)).expr(e) if done else e
+
+    def _fold(self, fold: Fold, outer: _Vector | None) -> tuple[list[Stmt], Local]:
+        """The loop of a reduction, and its result. Reductions inside it run in the loop if they change with it."""
+        before: list[Stmt] = []
+        inside: list[Stmt] = []
+        done: dict[Expr, Expr] = {}
+        for inner in _outermost_folds(fold.body):
+            first, done[inner] = self._fold(inner, outer)
+            if any(_changes_with(inner, a) for a in fold.axes):
+                inside += first
+            else:
+                before += first
+        body = Rewriter(lambda x: done.get(x)).expr(fold.body) if done else fold.body
+        acc = self._accumulator(fold.dtype, outer.lanes if outer else 1)
+        place = self._lane(outer.index, outer.lanes) if outer else (0,)
+        combined = Apply(scalar(COMBINE[fold.kind]), (Load(acc, place), body))
+        nest: tuple[Stmt, ...] = (*inside, Store(acc, place, combined))
+        for a in reversed(fold.axes):
+            nest = (For(a, nest),)
+        self.counter += 1
+        name = Local(f"f{self.counter}", fold.dtype)
+        return [*before, Store(acc, place, _identity(fold.kind, fold.dtype)), *nest, Let(name, Load(acc, place))], name
 
     def _accumulator(self, dtype: str, lanes: int) -> Buffer:
         self.counter += 1
@@ -500,6 +511,32 @@ def _gain(s: Stage, axis: Index) -> float:
     if not accesses:
         return 1.0
     return len(accesses) / max(len(accesses), _access_cost(accesses, axis))
+
+
+def _outermost_folds(e: Expr) -> list[Fold]:
+    """Reductions in `e` that are in no other one, each once."""
+    found: dict[Fold, None] = {}
+    seen: set[Expr] = set()
+    stack = [e]
+    while stack:
+        x = stack.pop()
+        if x in seen:
+            continue
+        seen.add(x)
+        if isinstance(x, Fold):
+            found[x] = None
+        else:
+            stack.extend(children(x))
+    return list(found)
+
+
+def _changes_with(e: Expr, index: Index) -> bool:
+    """Whether `e` has `index` in an access or as a number."""
+    for x in expressions([e]):
+        sizes = x.index if isinstance(x, Load) else (x.size,) if isinstance(x, IndexValue) else ()
+        if any(a is index for d in sizes for a in atoms(d)):
+            return True
+    return False
 
 
 def _iterations(s: Stage) -> float:
