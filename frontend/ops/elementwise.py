@@ -16,7 +16,7 @@ from gnomon.ops.arguments import floating, together
 from gnomon.tensor import node_of, op, operand
 
 
-def _unary(scalar: str, doc: str, floats: bool = False, names: str = "x") -> Callable[..., Any]:
+def _unary(scalar: str, doc: str, floats: bool = False) -> Callable[..., Any]:
     """The public function of a row of the table of scalar functions; with `floats`, integers become floats first."""
 
     def fn(x):
@@ -28,6 +28,13 @@ def _unary(scalar: str, doc: str, floats: bool = False, names: str = "x") -> Cal
 def _binary(scalar: str, doc: str) -> Callable[..., Any]:
     def fn(x1, x2):
         return build.apply(scalar, operand(x1), operand(x2))
+
+    return _named(fn, scalar, doc)
+
+
+def _of_bits(scalar: str, doc: str) -> Callable[..., Any]:
+    def fn(x, y):  # Keras's names of these arguments
+        return build.apply(scalar, operand(x), operand(y))
 
     return _named(fn, scalar, doc)
 
@@ -205,12 +212,12 @@ logical_and = _binary("logical_and", "Whether both are true; numbers are true wh
 logical_or = _binary("logical_or", "Whether one at least is true; numbers are true where not 0.")
 logical_xor = _binary("logical_xor", "Whether exactly one is true; numbers are true where not 0.")
 logical_not = _unary("logical_not", "Whether x is false; numbers are false where 0.")
-bitwise_and = _binary("bitwise_and", "And of the bits of two integers.")
-bitwise_or = _binary("bitwise_or", "Or of the bits of two integers.")
-bitwise_xor = _binary("bitwise_xor", "Exclusive or of the bits of two integers.")
+bitwise_and = _of_bits("bitwise_and", "And of the bits of two integers.")
+bitwise_or = _of_bits("bitwise_or", "Or of the bits of two integers.")
+bitwise_xor = _of_bits("bitwise_xor", "Exclusive or of the bits of two integers.")
 bitwise_not = bitwise_invert = _unary("bitwise_not", "The bits of an integer, turned over.")
-left_shift = bitwise_left_shift = _binary("left_shift", "The bits of x1 moved x2 places up.")
-right_shift = bitwise_right_shift = _binary("right_shift", "The bits of x1 moved x2 places down, the sign repeated.")
+left_shift = bitwise_left_shift = _of_bits("left_shift", "The bits of x moved y places up.")
+right_shift = bitwise_right_shift = _of_bits("right_shift", "The bits of x moved y places down, the sign repeated.")
 
 
 def _of_floats(scalar: str, otherwise: bool, doc: str) -> Callable[..., Any]:
