@@ -46,15 +46,28 @@ class Request:
 
 
 @dataclass
+class Lowered:
+    """A group as it was lowered: its nodes, its launches in order, and the nodes whose values the slots hold that they
+    read and write."""
+
+    nodes: list[Node]
+    reads: list[tuple[int, Node]]
+    writes: list[tuple[int, Node]]
+    launches: list[Launch] = field(default_factory=list)
+
+
+@dataclass
 class Stages:
     """What the pipeline went through, for people: each stage as it was."""
 
     graph: list[Node] = field(default_factory=list)
+    passes: list[tuple[str, list[Node]]] = field(default_factory=list)  # the graph after each pass
     simplified: list[Node] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     rows: list[tuple[str, RowProgram]] = field(default_factory=list)
     kernels: dict[str, Kernel] = field(default_factory=dict)
     nodes: dict[str, list[Node]] = field(default_factory=dict)  # what each kernel computes
+    lowered: list[Lowered] = field(default_factory=list)
 
 
 def compile(request: Request, target: Target, stages: Stages | None = None) -> Program:
@@ -62,7 +75,7 @@ def compile(request: Request, target: Target, stages: Stages | None = None) -> P
     stages = stages if stages is not None else Stages()
     roots = [*request.outputs, *(value for _, value in request.updates)]
     stages.graph = roots
-    roots = simplify(roots)
+    roots = simplify(roots, lambda name, after: stages.passes.append((name, after)))
     stages.simplified = roots
     outputs, values = roots[: len(request.outputs)], roots[len(request.outputs) :]
     updates = [(p, v) for (p, _), v in zip(request.updates, values, strict=True) if p is not v]
@@ -214,6 +227,14 @@ class _Plan:
             pieces = [contraction.Piece(kernel, extent, arithmetic(rows))]
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {f"m{s}": s for s in range(len(self.slots))}
+        read = dict.fromkeys(x for m in group.members for x in self.accesses.of(m) if x not in group.members)
+        stages.lowered.append(
+            Lowered(
+                list(group.members),
+                [(self.slot_of[x], x) for x in read if x in self.slot_of],
+                [(self.slot_of[m], m) for m in group.members if m in self.slot_of],
+            )
+        )
         for piece in pieces:
             for b in piece.scratch:
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), "temporary")
@@ -273,20 +294,20 @@ class _Plan:
         work = sum_sizes([floor(flops, 48), floor(moved, 30)])
         launched = cuda_text.geometry(kernel) if on_gpu else None
         geometry = (launched.grid, launched.block, launched.shared) if launched else ()
-        self.steps.append(
-            Launch(
-                name,
-                buffers,
-                tuple(symbol(s) for s in kernel.sizes),
-                piece.extent,
-                work,
-                flops,
-                moved,
-                kernel.label,
-                layers,
-                *geometry,
-            )
+        launch = Launch(
+            name,
+            buffers,
+            tuple(symbol(s) for s in kernel.sizes),
+            piece.extent,
+            work,
+            flops,
+            moved,
+            kernel.label,
+            layers,
+            *geometry,
         )
+        self.steps.append(launch)
+        stages.lowered[-1].launches.append(launch)
 
     # ---- the whole
 

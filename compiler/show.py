@@ -26,7 +26,7 @@ from gnomon.compiler import kernel as k
 from gnomon.compiler import program as p
 from gnomon.compiler.graph import Node, Origin, TensorType, origins, walk
 
-Showable: TypeAlias = Node | Iterable[Node] | k.Kernel | p.Program
+Showable: TypeAlias = "Node | Iterable[Node] | k.Kernel | p.Program | View"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class View:
 
 
 def view(outputs: Showable) -> View:
-    """The view of a graph (a node or several), a kernel or a program."""
+    """The view of a graph (a node or several), a kernel or a program; a view is its own."""
+    if isinstance(outputs, View):
+        return outputs
     if isinstance(outputs, k.Kernel):
         return _kernel_view(outputs)
     if isinstance(outputs, p.Program):

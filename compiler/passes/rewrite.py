@@ -6,15 +6,29 @@ every node: twelve times cheaper on large graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from gnomon.compiler.graph import Node, inherit, walk
 from gnomon.compiler.ops.leaves import Literal
 from gnomon.compiler.ops.shape import Broadcast
 
 Rule = Callable[[Node], Node | None]
+Observer = Callable[[Rule, Node, Node], None]
+_observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 ROUNDS = 12
 """Passes over the graph at most: each settles what the one before made possible."""
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Inside, `observer(rule, before, after)` is told of every rewrite: what GNOMON_CHECK checks."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
 
 
 class Rules:
@@ -54,11 +68,14 @@ class Rules:
 
     def _settle(self, node: Node) -> Node:
         """Rules at one node, and again at what they made."""
+        observer = _observer.get()
         for _ in range(20):
             for rule in self.by_class.get(type(node.op), ()):
                 new = rule(node)
                 if new is not None and new is not node:
                     assert new.type == node.type, (rule.__name__, node, new)
+                    if observer is not None:
+                        observer(rule, node, new)
                     node = new
                     break
             else:
