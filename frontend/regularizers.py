@@ -1,4 +1,4 @@
-"""What is added to the loss for the sake of the weights: functions of a weight, or an activation, that give a number."""
+"""What is added to the loss for the sake of the weights: functions of a weight, or an activation, to a number."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gnomon.losses.hinge import CategoricalHinge, Hinge, SquaredHinge, categorical_hinge, hinge, squared_hinge
-from gnomon.losses.loss import Loss, LossFunctionWrapper
+from gnomon.losses.loss import Loss, LossFunctionWrapper, kind_of_labels
 from gnomon.losses.probabilistic import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
@@ -49,7 +49,6 @@ mape = MAPE = mean_absolute_percentage_error
 msle = MSLE = mean_squared_logarithmic_error
 bce = BCE = binary_crossentropy
 kld = KLD = kl_divergence
-logcosh = log_cosh
 
 registry = Registry(
     "loss",
@@ -66,7 +65,7 @@ registry = Registry(
     ],
     names={
         "bce": bce, "BCE": bce, "kld": kld, "KLD": kld, "mae": mae, "MAE": mae, "mse": mse, "MSE": mse,
-        "mape": mape, "MAPE": mape, "msle": msle, "MSLE": msle, "logcosh": log_cosh,
+        "mape": mape, "MAPE": mape, "msle": msle, "MSLE": msle,
     },
 )  # fmt: skip
 
@@ -77,6 +76,16 @@ def get(identifier: Any) -> Any:
     Raises ArgumentError if it is unknown.
     """
     return registry.get(identifier)
+
+
+def crossentropy_for(y_true_shape: tuple, y_pred_shape: tuple) -> Any:
+    """The function that `loss="crossentropy"` stands for, by the shapes of labels and predictions (Keras's rule)."""
+    kinds = {
+        "binary": binary_crossentropy,
+        "sparse": sparse_categorical_crossentropy,
+        "categorical": categorical_crossentropy,
+    }
+    return kinds[kind_of_labels(y_true_shape, y_pred_shape)]
 
 
 def serialize(loss: Any) -> Any:
@@ -94,7 +103,7 @@ __all__ = [
     "MeanSquaredError", "MeanSquaredLogarithmicError", "Poisson", "SparseCategoricalCrossentropy", "SquaredHinge",
     "Tversky", "binary_crossentropy", "binary_focal_crossentropy", "categorical_crossentropy",
     "categorical_focal_crossentropy", "categorical_generalized_cross_entropy", "categorical_hinge", "circle",
-    "cosine_similarity", "ctc", "deserialize", "dice", "get", "hinge", "huber", "kl_divergence", "log_cosh",
-    "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_error", "mean_squared_logarithmic_error",
-    "poisson", "serialize", "sparse_categorical_crossentropy", "squared_hinge", "tversky",
+    "cosine_similarity", "crossentropy_for", "ctc", "deserialize", "dice", "get", "hinge", "huber", "kl_divergence",
+    "log_cosh", "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_error",
+    "mean_squared_logarithmic_error", "poisson", "serialize", "sparse_categorical_crossentropy", "squared_hinge", "tversky",
 ]  # fmt: skip

@@ -143,6 +143,14 @@ def align_ranks(x: Tensor, y: Tensor, expand_rank_1: bool = True) -> tuple[Tenso
     return x, y
 
 
+def kind_of_labels(y_true_shape: tuple, y_pred_shape: tuple) -> str:
+    """'binary', 'sparse' or 'categorical': what labels and predictions of these shapes are (Keras's rule)."""
+    if y_pred_shape and y_pred_shape[-1] == 1:
+        return "binary"
+    column = bool(y_true_shape) and y_true_shape[-1] == 1 and bool(y_pred_shape)
+    return "sparse" if len(y_true_shape) < len(y_pred_shape) or column else "categorical"
+
+
 def count_of(x: Tensor, dtype: str) -> Tensor:
     """How many elements x has; 1 if it surely has none, so that it can divide."""
     node = node_of(x)
