@@ -357,7 +357,21 @@ class Barrier:
     """CUDA: all threads of the block meet. On the CPU nothing."""
 
 
-Stmt = Store | Let | For | If | Alloc | Barrier
+@dataclass(frozen=True, eq=False)
+class CopyTransposed:
+    """target[t + j * target_stride + i] = source[s + i * source_stride + j] for i, j < size: a square block turned over
+    in registers. Buffers are one-dimensional; `target_stride` and `source_stride` are at least `size`."""
+
+    target: Buffer
+    t: Dim
+    target_stride: Dim
+    source: Buffer
+    s: Dim
+    source_stride: Dim
+    size: int
+
+
+Stmt = Store | Let | For | If | Alloc | Barrier | CopyTransposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,6 +417,8 @@ class Kernel:
                     roots.append(s.condition)
                 case Alloc():
                     found.update(*map(symbols, s.buffer.shape)) if s.buffer.shape else None
+                case CopyTransposed():
+                    found.update(*map(symbols, (s.t, s.target_stride, s.s, s.source_stride)))
         for e in expressions(roots):
             match e:
                 case IndexValue():
@@ -448,6 +464,11 @@ def _lines(body: tuple[Stmt, ...], depth: int) -> Iterator[str]:
                 yield f"{pad}alloc {s.buffer!r}"
             case Barrier():
                 yield f"{pad}barrier"
+            case CopyTransposed():
+                yield (
+                    f"{pad}{s.target.name}[{s.t}], stride {s.target_stride} = transposed {s.size} x {s.size} of "
+                    f"{s.source.name}[{s.s}], stride {s.source_stride}"
+                )
 
 
 # ---- rewriting: the mechanism under every loop transform
@@ -533,6 +554,11 @@ class Rewriter:
                 return replace(s, body=self.body(s.body))
             case If():
                 return If(self.expr(s.condition), self.body(s.then), self.body(s.orelse))
+            case CopyTransposed():
+                strides = self.size(s.target_stride), self.size(s.source_stride)
+                return CopyTransposed(
+                    s.target, self.size(s.t), strides[0], s.source, self.size(s.s), strides[1], s.size
+                )
         return s
 
 

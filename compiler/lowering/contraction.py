@@ -13,6 +13,7 @@ whole tiles are done one at a time, with the sum split in four to keep the adder
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gnomon.compiler import dtypes
@@ -21,6 +22,7 @@ from gnomon.compiler.kernel import (
     Apply,
     Buffer,
     Const,
+    CopyTransposed,
     Expr,
     For,
     If,
@@ -44,6 +46,10 @@ IN_PLACE = 64
 """The lanes' operand is read in place if its rows have at most this many numbers: then its panels are nearly packed."""
 FEW_ROWS = 8
 """With fewer rows than this, reading an unpacked operand once is cheaper than packing it."""
+SHALLOW = 16
+"""Rows are read in place, however scattered, if there are fewer terms than this in each sum."""
+PAGE_PART = 512
+"""Bytes: numbers that are a multiple of this apart compete for the same places of a cache."""
 BLOCK = 4
 """Tiles of rows that one parallel iteration does, one after the other, with the same panel."""
 
@@ -56,6 +62,44 @@ class Piece:
     extent: Dim
     flops: Dim
     scratch: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Panels:
+    """An operand packed as [axes, panel, k, width]: `width` neighbouring lanes (or rows) of it for each k together.
+
+    at   the indices of the operand's axes at a lane
+    """
+
+    operand: Expr
+    axes: tuple[Index, ...]
+    summed: tuple[Index, ...]
+    extent: Dim
+    width: int
+    at: Callable[[Dim], dict[Index, Dim]]
+
+    @property
+    def count(self) -> Dim:
+        return ceildiv(self.extent, self.width)
+
+    @property
+    def total(self) -> Dim:
+        return product(a.extent for a in self.axes) * self.count
+
+    @property
+    def exact(self) -> bool:
+        """Whether the last panel is full."""
+        return isinstance(self.extent, int) and self.extent % self.width == 0
+
+    def place(self, panel: Dim) -> Dim:
+        """Where the lanes of k begin in a panel."""
+        place: Dim = 0
+        for a in self.axes:
+            place = place * a.extent + Size.of(a)
+        place = place * self.count + panel
+        for a in self.summed:
+            place = place * a.extent + (Size.of(a) if a.extent != 1 else 0)
+        return place * self.width
 
 
 @dataclass(frozen=True)
@@ -157,30 +201,33 @@ class _Schedule:
         self.depth = product(a.extent for a in p.summed)
         self.panels = ceildiv(p.lanes.extent, self.tile.width)
         self.lane = Index(f"l{self.tile.width}", self.tile.width)
+        self.left: Buffer | None = None  # packed operands
+        self.right: Buffer | None = None
+        self.flops: Dim = 0
         self.counter = 0
         self.allocs: list[Buffer] = []
 
     def run(self, label: str) -> list[Piece]:
         p = self.p
-        flops = 2 * product(a.extent for a in p.rows.outer) * self.depth
-        if not self.contiguous():
-            packed, piece = self._pack(label)
-            kernel, extent = self._main(packed, label)
-            return [piece, Piece(kernel, extent, flops)]
-        if isinstance(self.rows, int) and self.rows < FEW_ROWS:
-            kernel, extent = self._wide()._main(None, label)
-            return [Piece(kernel, extent, flops)]
-        if self._short():
-            kernel, extent = self._main(None, label)
-            return [Piece(kernel, extent, flops)]
-        packed, piece = self._pack(label)
-        kernel, extent = self._main(packed, label)
-        if isinstance(self.rows, int):
-            return [piece, Piece(kernel, extent, flops)]
-        few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))  # 1 if there are few rows, else 0: one way does not run
-        plain, once = self._wide()._main(None, f"{label} few rows")
-        piece.extent = piece.extent * (1 - few)
-        return [piece, Piece(plain, once * few, flops), Piece(kernel, extent * (1 - few), flops)]
+        self.flops = 2 * product(a.extent for a in p.rows.outer) * self.depth
+        if isinstance(self.rows, int) and self.rows < FEW_ROWS and self.contiguous():
+            return [self._wide()._main(label, self.flops)]
+        pieces: list[Piece] = []
+        if not (self.contiguous() and self._short()):
+            self.right, piece = self._pack(self._right_panels(), "lanes", label)
+            pieces.append(piece)
+        if self._scattered():
+            self.left, piece = self._pack(self._left_panels(), "rows", label)
+            pieces.append(piece)
+        pieces.append(self._main(label, self.flops))
+        if not isinstance(self.rows, int) and self.right is not None and self.contiguous():
+            few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))  # 1 if there are few rows, else 0: one way does not run
+            for piece in pieces:
+                piece.extent = piece.extent * (1 - few)
+            plain = self._wide()._main(f"{label} few rows", self.flops)
+            plain.extent = plain.extent * few
+            pieces.append(plain)
+        return pieces
 
     def _wide(self) -> _Schedule:
         """The schedule for few rows: one row at a time, as many lanes as half the registers hold, so that what is read
@@ -193,7 +240,7 @@ class _Schedule:
                 width //= 2
         return _Schedule(self.p, self.target, Tile(1, width))
 
-    # ---- the lanes' operand
+    # ---- operands
 
     def contiguous(self) -> bool:
         """Whether lanes are neighbours in memory, read by a plain load."""
@@ -207,72 +254,124 @@ class _Schedule:
             return True
         return isinstance(self.rows, int) and self.rows <= 2 * self.tile.rows
 
-    def _pack(self, label: str) -> tuple[Buffer, Piece]:
-        """Panels of the lanes' operand: [batch, columns, panel, k, width], zero beyond its last lane."""
+    def _scattered(self) -> bool:
+        """Whether the numbers that a row of a tile reads one after the other are far apart: then rows are packed too."""
+        e, (*_, last) = self.p.left, self.p.summed
+        if not isinstance(e, Load) or (isinstance(self.depth, int) and self.depth < SHALLOW) or self.tile.rows == 1:
+            return False
+        stride = coefficient(e.index[0], last)
+        if isinstance(stride, int):  # a power of two apart they fall into few sets of the cache
+            return stride != 1 and stride * dtypes.named(self.dtype).bytes % PAGE_PART == 0
+        return True
+
+    def _right_panels(self) -> Panels:
         p = self.p
-        axes = (*p.batch, *p.columns)
-        width = self.tile.width
-        panel = Index("panel", self.panels)
-        total = product(a.extent for a in axes) * self.panels
-        packed = Buffer("packed", self.dtype, (total * self.depth * width,))
-        at: Dim = Size.of(panel) * width + Size.of(self.lane)
-        value = _at(p.right, {p.lanes: at})
-        place = self._panel_place(Size.of(panel)) + Size.of(self.lane)
-        if self._exact():
-            body: tuple[Stmt, ...] = (For(self.lane, (Store(packed, (place,), value),), "vector"),)
-        else:
-            zero = Const(self.dtype, 0)
-            body = (
-                For(
-                    self.lane,
-                    (
-                        Store(packed, (place,), zero),
-                        If(_less(at, p.lanes.extent), (Store(packed, (place,), value),)),
-                    ),
-                    "vector",
-                ),
-            )
-        nest = body
-        for a in reversed(p.summed):
-            nest = (For(a, nest),)
-        outer = Index("p", total)
-        nest = self._decode(nest, outer, [*axes, panel])
-        reads = _loads([value])
-        kernel = Kernel(reads, (packed,), (For(outer, nest, "parallel"),), label=f"pack {label}")
+        return Panels(
+            p.right, (*p.batch, *p.columns), p.summed, p.lanes.extent, self.tile.width, lambda at: {p.lanes: at}
+        )
+
+    def _left_panels(self) -> Panels:
+        return Panels(self.p.left, self.p.batch, self.p.summed, self.rows, self.tile.rows * BLOCK, self._rows_at)
+
+    def _pack(self, panels: Panels, name: str, label: str) -> tuple[Buffer, Piece]:
+        """The kernel that fills panels with an operand, and where they are."""
+        packed = Buffer(name, self.dtype, (panels.total * self.depth * panels.width,))
+        panel = Index("panel", panels.count)
+        body = self._turned(panels, packed, panel) or self._copied(panels, packed, panel)
+        outer = Index("p", panels.total)
+        body = self._decode(body, outer, [*panels.axes, panel])
+        reads = _loads([panels.operand])
+        kernel = Kernel(reads, (packed,), (For(outer, body, "parallel"),), label=f"pack {label}")
         return packed, Piece(kernel, outer.extent, 0, (packed,))
+
+    def _copied(self, panels: Panels, packed: Buffer, panel: Index) -> tuple[Stmt, ...]:
+        """One vector of a panel for each k, whatever it takes to compute its lanes."""
+        lane = Index(f"l{panels.width}", panels.width)
+        body = self._vectors(panels, packed, Size.of(panel), Size.of(lane), lane)
+        for a in reversed(self.p.summed):
+            body = (For(a, body),)
+        return body
+
+    def _vectors(self, panels: Panels, packed: Buffer, panel: Dim, within: Dim, lane: Index) -> tuple[Stmt, ...]:
+        """The lanes `within` a panel at one k, zero beyond the operand's last."""
+        at = panel * panels.width + within
+        place = panels.place(panel) + within
+        store: tuple[Stmt, ...] = (Store(packed, (place,), _at(panels.operand, panels.at(at))),)
+        if not panels.exact:
+            store = (Store(packed, (place,), Const(self.dtype, 0)), If(_less(at, panels.extent), store))
+        return (For(lane, store, "vector"),)
+
+    def _turned(self, panels: Panels, packed: Buffer, panel: Index) -> tuple[Stmt, ...] | None:
+        """An operand whose neighbours in memory are along k: square blocks turned over in registers, else None."""
+        e, (*outer, last) = panels.operand, panels.summed
+        size = self.target.lanes(dtypes.named(self.dtype).bits)
+        if not isinstance(e, Load) or e.mask is not None or size < 4 or panels.width % size:
+            return None
+        lane = Index("lane", panels.extent)
+        place = _at(e, panels.at(Size.of(lane)))
+        assert isinstance(place, Load)
+        stride = coefficient(place.index[0], lane)
+        if coefficient(place.index[0], last) != 1 or stride is None or (isinstance(stride, int) and stride < size):
+            return None
+        if isinstance(last.extent, int) and last.extent < size:
+            return None
+        part = self._index("part", panels.width // size)
+        block = self._index("kb", floordiv(last.extent, size))
+        first = Size.of(panel) * panels.width + Size.of(part) * size
+        source = Rewriter(index=lambda a: first if a is lane else Size.of(block) * size if a is last else None)
+        target = Rewriter(index=lambda a: Size.of(block) * size if a is last else None)
+        turn: Stmt = CopyTransposed(
+            packed,
+            target.size(panels.place(Size.of(panel))) + Size.of(part) * size,
+            panels.width,
+            e.buffer,
+            source.size(place.index[0]),
+            stride,
+            size,
+        )
+        vector = Index(f"l{size}", size)
+        within = Size.of(part) * size + Size.of(vector)
+        plain = self._vectors(panels, packed, Size.of(panel), within, vector)
+        if not panels.exact:
+            k = self._index("k", size)
+            edge = Rewriter(index=lambda a: Size.of(block) * size + Size.of(k) if a is last else None).body(plain)
+            turn = If(_less(first + (size - 1), panels.extent), (turn,), (For(k, edge),))
+        body: list[Stmt] = [For(block, (turn,))]
+        rest = last.extent - floordiv(last.extent, size) * size
+        if rest != 0:
+            k = self._index("k", rest)
+            after = floordiv(last.extent, size) * size + Size.of(k)
+            body.append(For(k, Rewriter(index=lambda a: after if a is last else None).body(plain)))
+        nest: tuple[Stmt, ...] = (For(part, tuple(body)),)
+        for a in reversed(outer):
+            nest = (For(a, nest),)
+        return nest
 
     def _exact(self) -> bool:
         extent = self.p.lanes.extent
         return isinstance(extent, int) and extent % self.tile.width == 0
 
-    def _panel_place(self, panel: Dim) -> Dim:
-        """Where row k of a panel begins in the packed buffer."""
-        p = self.p
-        place: Dim = 0
-        for a in (*p.batch, *p.columns):
-            place = place * a.extent + Size.of(a)
-        place = place * self.panels + panel
-        for a in p.summed:
-            place = place * a.extent + (Size.of(a) if a.extent != 1 else 0)
-        return place * self.tile.width
-
     # ---- the product
 
-    def _main(self, packed: Buffer | None, label: str) -> tuple[Kernel, Dim]:
+    def _main(self, label: str, flops: Dim) -> Piece:
         p, tile = self.p, self.tile
         panel = Index("panel", self.panels)
         block = tile.rows * BLOCK
-        blocks = ceildiv(self.rows, block)
-        b = Index("block", blocks)
-        start: Dim = Size.of(b) * block if blocks != 1 else 0
-        body = self._block(start, block, Size.of(panel) if self.panels != 1 else 0, packed)
+        b = Index("block", ceildiv(self.rows, block))
+        self.block = Size.of(b) if b.extent != 1 else 0
+        self.panel = Size.of(panel) if self.panels != 1 else 0
+        body = self._block(self.block * block, block)
         axes = [*p.batch, *p.columns, b, panel]
         extent = product(a.extent for a in axes)
         outer = Index("p", extent)
         body = self._decode(body, outer, axes)
-        reads = tuple(dict.fromkeys([*p.rows.reads, *([packed] if packed is not None else [])]))
+        operands = _loads([p.left] if self.left is None else []) + _loads([p.right] if self.right is None else [])
+        values = [e for s in p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
+        packed = tuple(b for b in (self.left, self.right) if b is not None)
+        reads = tuple(dict.fromkeys([*operands, *_loads(values), *packed]))
         allocs = tuple(Alloc(x) for x in self.allocs)
-        return Kernel(reads, p.rows.writes, (*allocs, For(outer, body, "parallel")), label=label), extent
+        kernel = Kernel(reads, p.rows.writes, (*allocs, For(outer, body, "parallel")), label=label)
+        return Piece(kernel, extent, flops)
 
     def _decode(self, body: tuple[Stmt, ...], outer: Index, axes: list[Index]) -> tuple[Stmt, ...]:
         """Indices of `axes` from the position of the parallel loop, the last axis fastest."""
@@ -291,46 +390,46 @@ class _Schedule:
             break
         return Rewriter(index=lambda x: change.get(x) if isinstance(x, Index) else None).body(body)
 
-    def _block(self, start: Dim, block: int, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+    def _block(self, start: Dim, block: int) -> tuple[Stmt, ...]:
         """`block` rows from `start` on: whole tiles, then single rows."""
         tile, rows = self.tile, self.rows
         if tile.rows == 1 or (isinstance(rows, int) and rows < tile.rows):
             r = self._index("r", min_of(rows, block))
-            single = self._row(start + Size.of(r), panel, packed)
+            single = self._row(start + Size.of(r))
             surely = isinstance(rows, int) and (rows <= block or rows % block == 0)
             return (For(r, single if surely else (If(_less(start + Size.of(r), rows), single),)),)
         t = self._index("t", min(BLOCK, rows // tile.rows) if isinstance(rows, int) else BLOCK)
         at = start + Size.of(t) * tile.rows
-        body = self._tile(at, panel, packed)
+        body = self._tile(at)
         if not (isinstance(rows, int) and rows % block == 0):
             body = (If(_less(at + (tile.rows - 1), rows), body),)
         result: list[Stmt] = [For(t, body)]
         if not (isinstance(rows, int) and rows % tile.rows == 0):  # rows that no whole tile covers: in the last block
             first = floordiv(rows, tile.rows) * tile.rows
             r = self._index("r", rows - first)
-            rest = For(r, self._row(first + Size.of(r), panel, packed))
+            rest = For(r, self._row(first + Size.of(r)))
             last = floordiv(rows - 1, block) * block
             result.append(If(_equal(start, last), (rest,)) if start != 0 else rest)
         return tuple(result)
 
-    def _tile(self, at: Dim, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+    def _tile(self, at: Dim) -> tuple[Stmt, ...]:
         """A whole tile: rows at … at + tile.rows - 1."""
         tile, lane = self.tile, Size.of(self.lane)
         acc = self._register(tile.rows)
         r = self._index("u", tile.rows)
         own = Size.of(r) * tile.width + lane
         zero = For(r, (For(self.lane, (Store(acc, (own,), Const(self.dtype, 0)),), "vector"),), "unroll")
-        b, right = self._right(panel, packed)
+        b, right = self._right()
         update = Store(acc, (own,), self._fma(self._left(at + Size.of(r)), b, Load(acc, (own,))))
         step: tuple[Stmt, ...] = (
-            For(self.lane, (*self._masked_right(b, right, panel, packed), For(r, (update,), "unroll")), "vector"),
+            For(self.lane, (*self._masked_right(b, right), For(r, (update,), "unroll")), "vector"),
         )
         for a in reversed(self.p.summed):
             step = (For(a, step),) if a.extent != 1 else step
-        finish = For(r, (self._finish(at + Size.of(r), panel, Load(acc, (own,))),), "unroll")
+        finish = For(r, (self._finish(at + Size.of(r), Load(acc, (own,))),), "unroll")
         return (zero, *step, finish)
 
-    def _row(self, at: Dim, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+    def _row(self, at: Dim) -> tuple[Stmt, ...]:
         """One row, the innermost summed axis split among four sums."""
         lane, width = Size.of(self.lane), self.tile.width
         parts = 4 if width <= 4 * self.target.lanes(dtypes.named(self.dtype).bits) else 1
@@ -342,10 +441,10 @@ class _Schedule:
         result: list[Stmt] = [zero]
 
         def step(place: Dim | None, part: Dim, last: Index | None) -> Stmt:
-            b, right = self._right(panel, packed)
+            b, right = self._right()
             where = (part * width + lane) if part != 0 else lane
             update = Store(acc, (where,), self._fma(self._left(at), b, Load(acc, (where,))))
-            body: tuple[Stmt, ...] = (*self._masked_right(b, right, panel, packed), update)
+            body: tuple[Stmt, ...] = (*self._masked_right(b, right), update)
             if last is not None and place is not None:
                 body = Rewriter(index=lambda x: place if x is last else None).body(body)
             return For(self.lane, body, "vector")
@@ -371,24 +470,26 @@ class _Schedule:
         while len(sums) > 1:
             sums = [Apply(scalar("add"), (a, b)) for a, b in zip(sums[::2], sums[1::2], strict=True)]
         total = sums[0]
-        result.append(self._finish(at, panel, total))
+        result.append(self._finish(at, total))
         return tuple(result)
 
-    def _right(self, panel: Dim, packed: Buffer | None) -> tuple[Local, Expr]:
+    def _right(self) -> tuple[Local, Expr]:
         self.counter += 1
-        name = Local(f"w{self.counter}", self.dtype)
-        if packed is not None:
-            return name, Load(packed, (self._panel_place(panel) + Size.of(self.lane),))
-        return name, _at(self.p.right, {self.p.lanes: panel * self.tile.width + Size.of(self.lane)})
+        name, lane = Local(f"w{self.counter}", self.dtype), Size.of(self.lane)
+        if self.right is not None:
+            return name, Load(self.right, (self._right_panels().place(self.panel) + lane,))
+        return name, _at(self.p.right, {self.p.lanes: self.panel * self.tile.width + lane})
 
-    def _masked_right(self, name: Local, value: Expr, panel: Dim, packed: Buffer | None) -> tuple[Stmt, ...]:
+    def _masked_right(self, name: Local, value: Expr) -> tuple[Stmt, ...]:
         """Name the vector of the lanes' operand, reading nothing beyond the last lane."""
-        if packed is None and not self._exact():
-            inside = _less(panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent)
-            value = _guarded(value, inside)
+        if self.right is None and not self._exact():
+            value = _guarded(value, _less(self.panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent))
         return (Let(name, value),)
 
     def _left(self, row: Dim) -> Expr:
+        if self.left is not None:
+            panels = self._left_panels()
+            return Load(self.left, (panels.place(self.block) + (row - self.block * panels.width),))
         return _at(self.p.left, self._rows_at(row))
 
     def _rows_at(self, row: Dim) -> dict[Index, Dim]:
@@ -405,9 +506,9 @@ class _Schedule:
     def _fma(self, x: Expr, w: Expr, total: Expr) -> Expr:
         return Apply(scalar("fma"), (x, w, total))
 
-    def _finish(self, row: Dim, panel: Dim, total: Expr) -> Stmt:
+    def _finish(self, row: Dim, total: Expr) -> Stmt:
         """The epilogue of one row of the tile: what consumes the product, then the stores."""
-        at = panel * self.tile.width + Size.of(self.lane)
+        at = self.panel * self.tile.width + Size.of(self.lane)
         change = {**self._rows_at(row), self.p.lanes: at}
         rewriter = Rewriter(
             lambda e: total if e is self.p.total else None, lambda a: change.get(a) if isinstance(a, Index) else None

@@ -26,6 +26,7 @@ from gnomon.compiler.kernel import (
     Buffer,
     Cast,
     Const,
+    CopyTransposed,
     Expr,
     For,
     If,
@@ -111,6 +112,7 @@ class _Renderer:
         self.width = 1
         self.masks: list[Operand] = []
         self.written = {s.buffer for s in statements(kernel.body) if isinstance(s, Store)}
+        self.written |= {s.target for s in statements(kernel.body) if isinstance(s, CopyTransposed)}
         self.volatile_of: dict[Expr, frozenset[Buffer]] = {}
 
     # ---- text
@@ -192,6 +194,8 @@ class _Renderer:
                     self.condition(s)
                 case Alloc():
                     self.alloc(s.buffer)
+                case CopyTransposed():
+                    self.copy_transposed(s)
                 case Barrier():
                     pass
 
@@ -371,6 +375,29 @@ class _Renderer:
             f"call void @llvm.masked.scatter.v{lanes}{_mangled(mtype(dtype))}.v{lanes}p0({vector} {text}, "
             f"<{lanes} x ptr> align {align} {pointers}, <{lanes} x i1> {bits})"
         )
+
+    def copy_transposed(self, s: CopyTransposed) -> None:
+        """A square block: rows loaded, interleaved log2(size) times with the row half the block away, stored."""
+        n, dtype = s.size, s.source.dtype
+        vector, align = f"<{n} x {mtype(dtype)}>", dtypes.named(dtype).bytes
+        rows = []
+        for i in range(n):
+            place = self.address(s.source, s.s + s.source_stride * i)
+            rows.append(self.emit(self.level, f"load {vector}, ptr {place.text}, align {align}"))
+        low = ", ".join(f"i32 {k // 2 + (n if k % 2 else 0)}" for k in range(n))
+        high = ", ".join(f"i32 {n // 2 + k // 2 + (n if k % 2 else 0)}" for k in range(n))
+        for _ in range(n.bit_length() - 1):
+            mixed = []
+            for a, b in zip(rows[: n // 2], rows[n // 2 :], strict=True):
+                for order in (low, high):
+                    mixed.append(
+                        self.emit(self.level, f"shufflevector {vector} {a}, {vector} {b}, <{n} x i32> <{order}>")
+                    )
+            rows = mixed
+        self._stale(s.target)
+        for j in range(n):
+            place = self.address(s.target, s.t + s.target_stride * j)
+            self.do(f"store {vector} {rows[j]}, ptr {place.text}, align {align}")
 
     def _stale(self, b: Buffer) -> None:
         """A store to b: forget what was loaded from it."""
