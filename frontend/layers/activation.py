@@ -156,12 +156,13 @@ class Softmax(Elementwise):
     def call(self, inputs, mask=None):
         x = inputs.node
         axes = [self.axis] if isinstance(self.axis, int) else list(self.axis)
-        if mask is not None:  # in Keras the masked values are lowered by a large number of the dtype
-            low = -3e4 if inputs.dtype == "float16" else -1e9
+        kept = None
+        if mask is not None:
             kept = mask.node if mask.dtype == "bool" else build.greater(mask.node, 0.5)
-            x = build.add(x, build.multiply(build.cast(build.logical_not(kept), inputs.dtype), low))
+            x = build.where(kept, x, -3e4 if inputs.dtype == "float16" else -1e9)
         e = build.apply("exp", build.subtract(x, build.max(x, axes, keepdims=True)))
-        return Tensor(build.divide(e, build.sum(e, axes, keepdims=True)))
+        y = build.divide(e, build.sum(e, axes, keepdims=True))
+        return Tensor(y if kept is None else build.where(kept, y, 0.0))  # 0 also where all of a row is masked
 
     def get_config(self):
         return {**super().get_config(), "axis": self.axis}

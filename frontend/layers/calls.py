@@ -95,7 +95,9 @@ class Arguments:
             self.bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             unknown = next((k for k in kwargs if k not in signature.parameters), None)
-            hint = nearest(unknown, signature.parameters) if unknown is not None and not takes_any else ""
+            hint = (
+                nearest(unknown, [*signature.parameters, "training"]) if unknown is not None and not takes_any else ""
+            )
             raise ArgumentError(f"{type(layer).__name__}.call{signature}: {error}.{hint}") from None
         self.given = set(self.bound.arguments)
         self.bound.apply_defaults()

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.errors import ArgumentError, GnomonError, GraphError, ShapeError, StateError, nearest
+from gnomon.compiler.errors import (
+    ArgumentError,
+    GnomonError,
+    GraphError,
+    NotBuiltError,
+    ShapeError,
+    StateError,
+    nearest,
+)
 from gnomon.compiler.graph import layer_scope, user_line
 from gnomon.compiler.ops import build as graph_of
 from gnomon.eager import as_tensor, evaluate_all
@@ -388,7 +396,9 @@ class Layer(Tracked):
 
     def _first_call(self, what: str) -> Call:
         if not self._layer_state.calls:
-            raise StateError(f"layer {self.name!r} has never been called on a symbolic tensor, so it has no {what} yet")
+            raise NotBuiltError(
+                f"layer {self.name!r} has never been called on a symbolic tensor, so it has no {what} yet"
+            )
         return self._layer_state.calls[0]
 
     # ---- losses
@@ -508,7 +518,7 @@ def _say_where(error: GnomonError, layer: Layer, args: Sequence[Any], kwargs: di
     inputs = [
         f"{getattr(x, 'dtype', type(x).__name__)}{getattr(x, 'shape', '')}"
         for x in tree.flatten([list(args), kwargs])
-        if x is not None
+        if x is not None and not isinstance(x, bool)
     ]
     place = f" at {file}:{line}" if file else ""
     message = str(error.args[0]) if error.args else ""

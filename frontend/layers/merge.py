@@ -172,7 +172,9 @@ class Concatenate(Merge):
     def build(self, input_shape):
         shapes = self.checked(input_shape)
         rank = len(shapes[0])
-        at = self.axis % rank if rank else 0
+        if not -rank <= self.axis < rank:
+            raise ShapeError(f"Concatenate(axis={self.axis}) is out of range for inputs of {rank} axes: {shapes}")
+        at = self.axis % rank
         same = all(len(s) == rank for s in shapes)
         if same:
             rest = [[s[k] for s in shapes if s[k] is not None] for k in range(rank) if k != at]

@@ -25,7 +25,7 @@ class Noise(Elementwise):
         self.amount = amount
         self.seed = seed
         if amount > 0:
-            self.seed_generator = random.SeedGenerator(seed, self.name)
+            self.seed_generator = random.SeedGenerator(seed)
 
     def call(self, inputs, training=False):
         return self.disturb(inputs) if training and self.amount > 0 else inputs

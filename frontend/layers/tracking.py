@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.compiler.errors import ArgumentError, ShapeError, StateError
+from gnomon.compiler.errors import ArgumentError, NotBuiltError, ShapeError
 from gnomon.variable import Variable
 
 
@@ -175,9 +175,9 @@ class Tracked:
             variable.set_value(value)
 
     def count_params(self) -> int:
-        """How many numbers the weights hold. Raises StateError before the layer is built."""
+        """How many numbers the weights hold. Raises NotBuiltError before the layer is built."""
         if not self.built:
-            raise StateError(
+            raise NotBuiltError(
                 f"count_params of {self.name!r}: the layer is not built, so its weights do not exist yet. "
                 "Call it on data, or `build(input_shape)`, first."
             )

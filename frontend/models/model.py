@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.compiler.errors import ArgumentError, StateError, nearest
+from gnomon.compiler import dtypes
+from gnomon.compiler.errors import ArgumentError, NotBuiltError, nearest
 from gnomon.compiler.graph import Node
 from gnomon.functions import Function, function
-from gnomon.layers.input_spec import InputSpec
+from gnomon.layers.input_spec import InputSpec, check_inputs
 from gnomon.layers.layer import Layer
 from gnomon.layers.tracking import change_count, note_change
 from gnomon.models.graph import CallGraph
@@ -109,7 +110,7 @@ class Model(Trainer, Layer):
 
     def _known_graph(self, what: str) -> CallGraph:
         if self._graph is None:
-            raise StateError(
+            raise NotBuiltError(
                 f"model {self.name!r} has no {what} yet: it is not made of symbolic tensors, or not built. Begin a "
                 "Sequential with an Input, or call it on a symbolic tensor or `build(input_shape)`"
             )
@@ -178,7 +179,8 @@ class Model(Trainer, Layer):
         if self._graph is None:
             raise NotImplementedError(f"Model {type(self).__name__} does not have a `call()` method implemented.")
         values = self._graph.standardized(inputs, self.name)
-        for x, m in zip(values, tree.flatten(mask) if mask is not None else [None] * len(values), strict=True):
+        masks = [None] * len(values) if mask is None else self._graph.arranged(mask, self.name)
+        for x, m in zip(values, masks, strict=True):
             if x is not None and m is not None:
                 x.mask = m
         outputs = self._graph.run(values)
@@ -245,11 +247,23 @@ class Model(Trainer, Layer):
         leaves = tree.flatten([list(args), kwargs])
         arrays = [np.asarray(x) for x in leaves if is_data(x)]
         form = tree.describe([list(args), kwargs], lambda x: "*" if is_data(x) else repr(x))
-        key = (form, change_count(), *((a.dtype, a.ndim if self._graph is not None else a.shape[1:]) for a in arrays))
-        known = self._compiled_calls.get(key)
+        types = tuple((a.dtype, a.ndim and a.shape[1:]) for a in arrays)
+        known = self._compiled_calls.get((form, change_count(), types))
         if known is None:
-            known = self._compiled_calls[key] = _CompiledCall(self, args, kwargs, is_data)
-            self._compiled_calls[(form, change_count(), *key[2:])] = known  # tracing may have built layers
+            if self._graph is None:
+                known = _CompiledCall(self, args, kwargs, is_data)
+            else:  # one program for all sizes and dtypes of arrays that the inputs take
+                check_inputs(
+                    self.input_spec,
+                    self._graph.arranged(args[0] if args else kwargs.get("inputs"), self.name),
+                    self.name,
+                )
+                ranks = tuple(a.ndim for a in arrays)
+                known = self._compiled_calls.get((form, change_count(), ranks)) or _CompiledCall(
+                    self, args, kwargs, is_data
+                )
+                self._compiled_calls[form, change_count(), ranks] = known
+            self._compiled_calls[form, change_count(), types] = known  # counted anew: tracing may have built layers
         return known(arrays)
 
     # ---- printing and writing
@@ -312,8 +326,6 @@ class _Like:
 
 
 def _input_like(a: Any, name: str) -> Tensor:
-    from gnomon.compiler import dtypes
-
     shape = (None, *a.shape[1:]) if len(a.shape) else ()
     return Tensor(new_input(name, dtypes.canonical(a.dtype), as_dims(shape, name, batch=True)), name)
 
@@ -366,9 +378,10 @@ class _CompiledCall:
             on_unused_input="ignore",
         )
         self.counts = [len(x) for x in losses]
+        self.dtypes = [dtypes.named(x.dtype).numpy for x in self.inputs]
 
     def __call__(self, arrays: list[np.ndarray]) -> Any:
-        results = iter(self.function(*arrays))
+        results = iter(self.function(*(a.astype(d, copy=False) for a, d in zip(arrays, self.dtypes, strict=True))))
         outputs = tree.map_structure(lambda _: np.asarray(next(results)).view(Array), self.structure)
         for layer, count in zip(self.layers, self.counts, strict=True):
             layer._layer_state.losses = [np.asarray(next(results)).view(Array) for _ in range(count)]

@@ -145,7 +145,7 @@ def _shape_of(layer: Any) -> str:
     """The shape of what the layer gave in its latest call; a layer built by hand is asked."""
     calls: list[Call] = layer._layer_state.calls
     if calls:
-        shapes = tree.map_structure(lambda t: t.shape, calls[-1].structure)
+        shapes: Any = [t.shape for t in calls[-1].outputs]
     else:
         shapes = layer._layer_state.output_shapes
         if shapes is None and layer.built and layer._layer_state.build_arguments:

@@ -1,0 +1,46 @@
+"""Models have Keras's names, paths and printed tables."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import gnomon
+from gnomon.utils import clear_session
+from tests.recorded.load import load
+from tests.recorded.playback import play
+
+TEXTS = load("texts")
+NAMES = ["counted by class", "layers and weights of a functional model", "layers and weights of a Sequential",
+         "shared and nested", "trainable", "a layer's weights", "old names"]  # fmt: skip
+SUMMARIES = [name for name in TEXTS["summary"] if name != "trained"]
+
+
+@pytest.fixture(autouse=True)
+def window(monkeypatch):
+    """What Keras was recorded with: an 80 columns wide window, names counted from 0."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    clear_session()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(name):
+    case = TEXTS["names"][name]
+    found = play(case, gnomon)
+    wanted = copy.deepcopy(case["result"])
+    if name == "counted by class":
+        wanted["inputs"] = ["input_layer_1", "input_layer_2", "mine"]  # an input is named after its layer
+    np.testing.assert_equal(found["result"], wanted)
+    assert len(found.get("warnings", [])) == 2 * (name == "old names")
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_summary(name):
+    case = TEXTS["summary"][name]
+    found = play(case, gnomon)
+    wanted = case.get("text", "")
+    if name == "subclassed":  # Keras shows the batch size of the data that came first; it says nothing about the model
+        wanted = wanted.replace("(2, 5)   ", "(None, 5)").replace("(2, 1)   ", "(None, 1)")
+    assert found.get("text", "") == wanted
+    np.testing.assert_equal(found["result"], case["result"])
