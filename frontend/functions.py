@@ -176,6 +176,7 @@ class Function:
         self.device = device("cpu")
         with compiling(graph.name, [repr(leaf.type) for leaf in graph.inputs]) as event:
             updates = [(v.node, node) for v, node in graph.updates.items()]
+            self.device.prepare()
             request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat)
             self.program = compile(request, self.device.target(), self.stages)
             by_key = {key_of(v.node): v for v in graph.variables}

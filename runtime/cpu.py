@@ -364,5 +364,8 @@ class CPU:
 
         return CPUExecutable(program, variables)
 
+    def prepare(self) -> None:
+        prepare()
+
     def wait(self) -> None:
         return

@@ -76,6 +76,10 @@ class Device(Protocol):
         """`program` with the buffers of its variables, in the order of `program.variables`."""
         ...
 
+    def prepare(self) -> None:
+        """Be told that a program is about to be made: whatever takes a while to start may start now."""
+        ...
+
     def wait(self) -> None:
         """Return when all that was started has ended."""
         ...

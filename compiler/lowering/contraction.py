@@ -255,7 +255,7 @@ class _Schedule:
         return isinstance(self.rows, int) and self.rows <= 2 * self.tile.rows
 
     def _scattered(self) -> bool:
-        """Whether the numbers that a row of a tile reads one after the other are far apart: then rows are packed too."""
+        """Whether the numbers that a row reads one after the other are far apart: then rows are packed too."""
         e, (*_, last) = self.p.left, self.p.summed
         if not isinstance(e, Load) or (isinstance(self.depth, int) and self.depth < SHALLOW) or self.tile.rows == 1:
             return False
