@@ -326,7 +326,8 @@ def sparsemax(x, axis=-1):
     """The point of the probability simplex nearest to x, along `axis`.
 
     Martins, Astudillo 2016, "From softmax to sparsemax", algorithm 1. Whether an element is in the support is found by
-    comparing it with all the others: n² comparisons and no sorting.
+    comparing it with all the others: n² comparisons and no sorting. Keras 3.15 differs where two or more elements are
+    in the support: its results do not add up to 1.
     """
     x = _float(x)
     axis = _axis(x, axis)

@@ -92,7 +92,7 @@ class Identity(Initializer):
         return _array(self.gain * np.eye(*shape), dtype)
 
     def get_config(self):
-        return {"gain": self.gain}
+        return {} if self.gain == 1.0 else {"gain": self.gain}  # Keras writes none
 
 
 class RandomInitializer(Initializer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from gnomon import ops
 from gnomon.compiler.errors import ArgumentError, ShapeError
 from gnomon.eager import compute
@@ -31,6 +33,11 @@ def _factor(regularizer: str, name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise ArgumentError(f"{regularizer}: {name} is a finite number from 0 on, got {value!r}")
     return float(value)
+
+
+def _rounded(value: float) -> float:
+    """As Keras writes the factors that it holds in float32."""
+    return float(np.float32(value))
 
 
 class L1L2(Regularizer):
@@ -61,7 +68,7 @@ class L1(L1L2):
         super().__init__(l1=_factor("L1", "l1", 0.01 if l1 is None else l1))
 
     def get_config(self):
-        return {"l1": self.l1}
+        return {"l1": _rounded(self.l1)}
 
 
 class L2(L1L2):
@@ -99,13 +106,13 @@ class OrthogonalRegularizer(Regularizer):
         return self.factor * 0.5 * ops.sum(ops.abs(cosines)) / (count * (count - 1.0) / 2.0)
 
     def get_config(self):
-        return {"factor": self.factor, "mode": self.mode}
+        return {"factor": _rounded(self.factor), "mode": self.mode}
 
 
 l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
 
 _classes = [Regularizer, L1, L2, L1L2, OrthogonalRegularizer]
-registry = Registry("regularizer", _classes, {**{to_snake_case(c.__name__): c for c in _classes}, "l1_l2": L1L2})
+registry = Registry("regularizer", _classes, {to_snake_case(c.__name__): c for c in _classes})
 
 
 def get(identifier: Any) -> Any:

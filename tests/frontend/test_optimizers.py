@@ -144,6 +144,25 @@ def test_float64_stays_float64():
     np.testing.assert_allclose(w.numpy(), x, rtol=1e-12)
 
 
+SCHEDULES = load("schedules")["cases"]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_keras(name):
+    case = SCHEDULES[name]
+    schedule = getattr(schedules, case["class"])(**case["arguments"])
+    values = [schedule(int(step)) for step in case["steps"]]
+    # cosines of a large argument, and the logarithm that finds the restart, lose digits in float32
+    np.testing.assert_allclose(values, case["values"], rtol=2e-5, atol=2e-7)
+    assert schedule.get_config() == case["get_config"]
+    assert schedules.serialize(schedule) == case["serialize"]
+    again = schedules.deserialize(case["serialize"])
+    assert type(again) is type(schedule)
+    step = Tensor(new_input("step", "int64", ()))
+    compiled = function([step], schedule(step))
+    np.testing.assert_allclose([compiled(t) for t in case["steps"]], case["values"], rtol=2e-5, atol=2e-7)
+
+
 @pytest.mark.parametrize(
     "schedule, wanted",
     [
