@@ -30,7 +30,7 @@ def vjp(
     parts: dict[Node, dict[int, Node]] = {}  # gradients of the items of ops with several results
 
     def give(node: Node, g: Node | None) -> None:
-        if g is None or node in blocked or node not in needed:
+        if g is None or node in blocked or node not in needed or node in fixed:
             return
         if g.type != node.type:
             raise ShapeError(f"the gradient of {node.type} was given as {g.type}: {node!r}")
@@ -40,6 +40,7 @@ def vjp(
         total[node] = build.add(total[node], g) if node in total else g
 
     known = known or {}
+    fixed: set[Node] = set()  # nodes whose gradient is known: nothing is added to it
     blocked = set(constants)
     order = walk([*outputs, *known], stop=lambda n: n in blocked)
     wanted = set(wrt)
@@ -52,6 +53,7 @@ def vjp(
     for node, g in known.items():
         total.pop(node, None)
         give(node, g)
+    fixed.update(known)
     for node in reversed(order):
         if node not in needed or not node.inputs or node in blocked:
             continue

@@ -10,11 +10,12 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.errors import DataError, GraphError
-from gnomon.compiler.graph import Node, replace, walk
+from gnomon.compiler.graph import Node, TensorType, walk
 from gnomon.compiler.interpret import bind_sizes, evaluate_graph
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input, Parameter, key_of
-from gnomon.compiler.sizes import Dim, evaluate
+from gnomon.compiler.resize import resize
+from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
 from gnomon.events import compiling
 from gnomon.runtime.device import device
 from gnomon.tensor import Tensor, node_of
@@ -81,12 +82,9 @@ class Graph:
             if variable in new:
                 raise GraphError(f"function {name!r}: {variable!r} is updated twice")
             new[variable] = as_update(variable, value)
-        replacements = {
-            node_of(a): _like(node_of(a), node_of(b))
-            for a, b in (givens.items() if hasattr(givens, "items") else givens or ())
-        }
-        if replacements:
-            changed = replace([*flat, *new.values()], replacements)
+        pairs = givens.items() if hasattr(givens, "items") else givens or ()
+        if pairs:
+            changed = _given([*flat, *new.values()], [(node_of(a), node_of(b)) for a, b in pairs])
             flat = changed[: len(flat)]
             new = dict(zip(new, changed[len(flat) :], strict=True))
         used = walk([*flat, *new.values()])
@@ -110,7 +108,8 @@ class Graph:
                 )
         known = {id(v) for v in graph.variables}  # == on variables is elementwise
         graph.variables += [v for v in new if id(v) not in known]
-        unused = [leaf for leaf in leaves if leaf not in set(used)]
+        read = {s for n in used if isinstance(n.type, TensorType) for d in n.shape for s in symbols(d)}
+        unused = [n for n in leaves if n not in set(used) and not any(symbols(d) & read for d in n.shape)]
         if unused and on_unused_input != "ignore":
             names = ", ".join(repr(leaf.op.name) for leaf in unused)
             message = (
@@ -136,8 +135,18 @@ def as_update(variable: Variable, value: Any) -> Node:
     return node
 
 
-def _like(old: Node, new: Node) -> Node:
-    return build.broadcast_to(build.cast(new, old.dtype), old.shape)
+def _given(outputs: list[Node], pairs: list[tuple[Node, Node]]) -> list[Node]:
+    """`outputs` with the first node of each pair replaced by the second, whose sizes they take over."""
+    sizes: dict[str, Dim] = {}
+    for old, new in pairs:
+        for d, given in zip(old.shape, new.shape, strict=False):
+            if d != given and isinstance(d, Size) and [d] == [symbol(s) for s in symbols(d)]:
+                sizes.setdefault(str(d), given)
+    replacements = {}
+    for old, new in pairs:
+        shape = tuple(sizes.get(str(d), d) for d in old.shape)
+        replacements[old] = build.broadcast_to(build.cast(new, old.dtype), shape)
+    return resize(outputs, sizes, replacements)
 
 
 def _flatten(value: Any, flat: list[Node]) -> Any:

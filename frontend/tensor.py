@@ -19,8 +19,10 @@ from gnomon.compiler.errors import DataError, GnomonError, GraphError, ShapeErro
 from gnomon.compiler.graph import Node, walk
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.leaves import Input, Parameter
-from gnomon.compiler.sizes import Dim, Size, symbol
+from gnomon.compiler.ops.elementwise import Cast, Elementwise
+from gnomon.compiler.ops.leaves import Input, Literal, Parameter, SizeValue
+from gnomon.compiler.ops.shape import Reshape
+from gnomon.compiler.sizes import Dim, Size, floordiv, maximum, product, symbol, symbols
 
 _keys = count(1)
 
@@ -402,8 +404,6 @@ def evaluate_now(node: Node, given: dict[Node, np.ndarray] | None = None) -> np.
 
 def reshape_to(x: Node, shape: Sequence[Any]) -> Node:
     """NumPy's reshape: one size may be -1, and a symbolic one None."""
-    from gnomon.compiler.sizes import floordiv, product
-
     dims: list[Any] = [d if isinstance(d, Size) else -1 if d is None else int(d) for d in shape]
     if sum(isinstance(d, int) and d == -1 for d in dims) > 1:
         raise ShapeError(f"cannot reshape {x.type} to {tuple(shape)}: only one size can be open (-1)")
@@ -431,6 +431,11 @@ def getitem(x: Node, key: Any) -> Node:
     fill = [slice(None)] * (x.rank - used)
     at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
     keys = [*keys[:at], *fill, *keys[at + (at < len(keys)) :]]
+    axis = 0
+    for i, k in enumerate(keys):
+        if isinstance(k, slice) and any(is_symbolic(v) or isinstance(v, Node) for v in (k.start, k.stop)):
+            x, keys[i] = _moving_slice(x, axis, k)
+        axis += k is not None
     start: list[Dim] = []
     size: list[Dim] = []
     step: list[int] = []
@@ -475,6 +480,62 @@ def getitem(x: Node, key: Any) -> Node:
     return x
 
 
+def _moving_slice(x: Node, axis: int, k: slice) -> tuple[Node, slice]:
+    """x cut along an axis by a slice with tensors as bounds, and what is left of the slice: nothing, if they are sizes.
+
+    Raises ShapeError unless the length is known without running: `data[i * 20 : (i + 1) * 20]` has 20 rows.
+    """
+    extent = x.shape[axis]
+    first = polynomial(0 if k.start is None else k.start)
+    last = polynomial(extent if k.stop is None else k.stop)
+    if not unknown(first) and not unknown(last):
+        return x, slice(first, last, k.step)
+    step = 1 if k.step is None else int(k.step)
+    size = build.strided_size(extent, first, last, step)
+    if unknown(size):
+        raise ShapeError(
+            f"how long a slice is must be known before the function runs: of axis {axis} of {x.type} it is {size}, "
+            "where each %number is an integer that is computed; use a mask with gnomon.ops.where, or fixed lengths"
+        )
+    begin = build.cast(build.reshape(node_of(0 if k.start is None else k.start), ()), "int64")
+    place = build.add(build.multiply(build.iota((size,), 0, "int64"), step), begin)
+    return build.gather(x, place, axis), slice(None)
+
+
+def polynomial(value: Any) -> Dim:
+    """An integer, size or scalar integer tensor as a polynomial of sizes, with symbols such as %7 for computed ones."""
+    if isinstance(value, (int, np.integer, Size)):
+        return value if isinstance(value, Size) else int(value)
+    node = node_of(value)
+    if product(node.shape) != 1 or not dtypes.is_integer(node.dtype):
+        raise ShapeError(f"a bound or size is one integer, got {node.type}")
+    match node.op:
+        case SizeValue(size=size):
+            return size
+        case Literal():
+            return int(node.op.value)
+        case Cast() | Reshape() if dtypes.is_integer(node.inputs[0].dtype):
+            return polynomial(node.inputs[0])
+        case Elementwise(name=name) if name in ARITHMETIC:
+            return ARITHMETIC[name](*map(polynomial, node.inputs))
+    return symbol(f"%{node.serial}")
+
+
+ARITHMETIC: dict[str, Callable[..., Dim]] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "negative": lambda a: -a,
+    "floor_divide": floordiv,
+    "maximum": maximum,
+}
+
+
+def unknown(d: Dim) -> bool:
+    """Whether a polynomial has computed integers in it."""
+    return any(s.startswith("%") for s in symbols(d))
+
+
 def n_of(x: Node, shape: list, i: int) -> Dim:
     """The extent of the axis of x that entry i of an index stands for."""
     return x.shape[sum(kind != "new" for kind, _ in shape[:i])]
@@ -506,8 +567,6 @@ def _gather_together(x: Node, shape: list) -> Node:
             if i > first
             else index
         )
-    from gnomon.compiler.sizes import product
-
     merged = build.reshape(x, (*x.shape[:first], product(x.shape[first:last]), *x.shape[last:]))
     result = build.gather(merged, linear, first)
     kept = [d for (kind, _), d in zip(shape[:first], result.shape[:first], strict=True) if kind != "drop"]

@@ -23,7 +23,7 @@ COMPILER_ORDER = (
     ("errors", "dtypes", "interning", "sizes", "targets"),
     ("graph", "kernel", "program"),
     ("ops",),
-    ("show", "grad", "interpret", "vectorize", "verify"),
+    ("show", "grad", "interpret", "resize", "vectorize", "verify"),
     ("passes",),
     ("lowering",),
     ("render",),

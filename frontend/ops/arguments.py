@@ -13,18 +13,8 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, ShapeError
 from gnomon.compiler.graph import Node, Shape
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.elementwise import Cast, Elementwise
-from gnomon.compiler.ops.leaves import Literal, SizeValue
-from gnomon.compiler.sizes import Dim, Size, floordiv, maximum
-from gnomon.tensor import is_symbolic, node_of
-
-_ARITHMETIC = {
-    "add": lambda a, b: a + b,
-    "subtract": lambda a, b: a - b,
-    "multiply": lambda a, b: a * b,
-    "floor_divide": floordiv,
-    "maximum": maximum,
-}
+from gnomon.compiler.sizes import Dim, Size
+from gnomon.tensor import is_symbolic, node_of, polynomial, unknown
 
 
 def as_size(value: Any) -> Dim:
@@ -39,30 +29,14 @@ def as_size(value: Any) -> Dim:
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu":
         return int(value)
     if isinstance(value, Node) or is_symbolic(value):
-        node = node_of(value)
-        found = _size_in(node)
-        if found is not None:
+        found = polynomial(value)
+        if not unknown(found):
             return found
         raise ShapeError(
-            f"a size must be known from shapes before the function runs, got the computed value {node.type}: "
+            f"a size must be known from shapes before the function runs, got the computed value {node_of(value).type}: "
             "use a number, or sizes from gnomon.ops.shape"
         )
     raise ShapeError(f"a size must be an integer, got {value!r}")
-
-
-def _size_in(node: Node) -> Dim | None:
-    """The size that a scalar node is the value of, if it is arithmetic on sizes."""
-    match node.op:
-        case SizeValue(size=size):
-            return size
-        case Literal() if dtypes.is_integer(node.dtype):
-            return int(node.op.value)
-        case Cast() if dtypes.is_integer(node.dtype):
-            return _size_in(node.inputs[0])
-        case Elementwise(name=name) if name in _ARITHMETIC:
-            a, b = map(_size_in, node.inputs)
-            return None if a is None or b is None else _ARITHMETIC[name](a, b)
-    return None
 
 
 def as_shape(shape: Any) -> Shape:
