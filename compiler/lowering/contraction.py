@@ -48,6 +48,10 @@ FEW_ROWS = 8
 """With fewer rows than this, reading an unpacked operand once is cheaper than packing it."""
 SHALLOW = 16
 """Rows are read in place, however scattered, if there are fewer terms than this in each sum."""
+HELD = 256 << 10
+"""Bytes of a panel that one parallel iteration may keep for itself."""
+RUN = 16
+"""Blocks of rows that are done with a panel packed for them."""
 PAGE_PART = 512
 """Bytes: numbers that are a multiple of this apart compete for the same places of a cache."""
 BLOCK = 4
@@ -68,7 +72,8 @@ class Piece:
 class Panels:
     """An operand packed as [axes, panel, k, width]: `width` neighbouring lanes (or rows) of it for each k together.
 
-    at   the indices of the operand's axes at a lane
+    at      the indices of the operand's axes at a lane
+    alone   only one panel is kept at a time: [k, width]
     """
 
     operand: Expr
@@ -77,6 +82,7 @@ class Panels:
     extent: Dim
     width: int
     at: Callable[[Dim], dict[Index, Dim]]
+    alone: bool = False
 
     @property
     def count(self) -> Dim:
@@ -94,9 +100,10 @@ class Panels:
     def place(self, panel: Dim) -> Dim:
         """Where the lanes of k begin in a panel."""
         place: Dim = 0
-        for a in self.axes:
-            place = place * a.extent + Size.of(a)
-        place = place * self.count + panel
+        if not self.alone:
+            for a in self.axes:
+                place = place * a.extent + Size.of(a)
+            place = place * self.count + panel
         for a in self.summed:
             place = place * a.extent + (Size.of(a) if a.extent != 1 else 0)
         return place * self.width
@@ -203,6 +210,7 @@ class _Schedule:
         self.lane = Index(f"l{self.tile.width}", self.tile.width)
         self.left: Buffer | None = None  # packed operands
         self.right: Buffer | None = None
+        self.alone = False  # the packed lanes are one panel, of the parallel iteration's own
         self.flops: Dim = 0
         self.counter = 0
         self.allocs: list[Buffer] = []
@@ -213,7 +221,10 @@ class _Schedule:
         if isinstance(self.rows, int) and self.rows < FEW_ROWS and self.contiguous():
             return [self._wide()._main(label, self.flops)]
         pieces: list[Piece] = []
-        if not (self.contiguous() and self._short()):
+        if self._held():
+            self.alone = True
+            self.right = Buffer("lanes", self.dtype, (self.depth * self.tile.width,), "local")
+        elif not (self.contiguous() and self._short()):
             self.right, piece = self._pack(self._right_panels(), "lanes", label)
             pieces.append(piece)
         if self._scattered():
@@ -254,6 +265,15 @@ class _Schedule:
             return True
         return isinstance(self.rows, int) and self.rows <= 2 * self.tile.rows
 
+    def _held(self) -> bool:
+        """Whether one panel fits the cache next to a core, so that each parallel iteration packs its own."""
+        if self.contiguous() and self._short():
+            return False
+        size = self.depth * self.tile.width * dtypes.named(self.dtype).bytes
+        others = product(a.extent for a in (*self.p.batch, *self.p.columns)) * self.panels
+        enough = not isinstance(others, int) or others >= 2 * self.target.threads
+        return isinstance(size, int) and size <= min(HELD, self.target.l2 // 2) and enough
+
     def _scattered(self) -> bool:
         """Whether the numbers that a row reads one after the other are far apart: then rows are packed too."""
         e, (*_, last) = self.p.left, self.p.summed
@@ -266,9 +286,8 @@ class _Schedule:
 
     def _right_panels(self) -> Panels:
         p = self.p
-        return Panels(
-            p.right, (*p.batch, *p.columns), p.summed, p.lanes.extent, self.tile.width, lambda at: {p.lanes: at}
-        )
+        axes = (*p.batch, *p.columns)
+        return Panels(p.right, axes, p.summed, p.lanes.extent, self.tile.width, lambda at: {p.lanes: at}, self.alone)
 
     def _left_panels(self) -> Panels:
         return Panels(self.p.left, self.p.batch, self.p.summed, self.rows, self.tile.rows * BLOCK, self._rows_at)
@@ -277,17 +296,21 @@ class _Schedule:
         """The kernel that fills panels with an operand, and where they are."""
         packed = Buffer(name, self.dtype, (panels.total * self.depth * panels.width,))
         panel = Index("panel", panels.count)
-        body = self._turned(panels, packed, panel) or self._copied(panels, packed, panel)
+        body = self._filled(panels, packed, Size.of(panel))
         outer = Index("p", panels.total)
         body = self._decode(body, outer, [*panels.axes, panel])
         reads = _loads([panels.operand])
         kernel = Kernel(reads, (packed,), (For(outer, body, "parallel"),), label=f"pack {label}")
         return packed, Piece(kernel, outer.extent, 0, (packed,))
 
-    def _copied(self, panels: Panels, packed: Buffer, panel: Index) -> tuple[Stmt, ...]:
+    def _filled(self, panels: Panels, packed: Buffer, panel: Dim) -> tuple[Stmt, ...]:
+        """Statements that fill one panel."""
+        return self._turned(panels, packed, panel) or self._copied(panels, packed, panel)
+
+    def _copied(self, panels: Panels, packed: Buffer, panel: Dim) -> tuple[Stmt, ...]:
         """One vector of a panel for each k, whatever it takes to compute its lanes."""
         lane = Index(f"l{panels.width}", panels.width)
-        body = self._vectors(panels, packed, Size.of(panel), Size.of(lane), lane)
+        body = self._vectors(panels, packed, panel, Size.of(lane), lane)
         for a in reversed(self.p.summed):
             body = (For(a, body),)
         return body
@@ -301,7 +324,7 @@ class _Schedule:
             store = (Store(packed, (place,), Const(self.dtype, 0)), If(_less(at, panels.extent), store))
         return (For(lane, store, "vector"),)
 
-    def _turned(self, panels: Panels, packed: Buffer, panel: Index) -> tuple[Stmt, ...] | None:
+    def _turned(self, panels: Panels, packed: Buffer, panel: Dim) -> tuple[Stmt, ...] | None:
         """An operand whose neighbours in memory are along k: square blocks turned over in registers, else None."""
         e, (*outer, last) = panels.operand, panels.summed
         size = self.target.lanes(dtypes.named(self.dtype).bits)
@@ -317,12 +340,12 @@ class _Schedule:
             return None
         part = self._index("part", panels.width // size)
         block = self._index("kb", floordiv(last.extent, size))
-        first = Size.of(panel) * panels.width + Size.of(part) * size
+        first = panel * panels.width + Size.of(part) * size
         source = Rewriter(index=lambda a: first if a is lane else Size.of(block) * size if a is last else None)
         target = Rewriter(index=lambda a: Size.of(block) * size if a is last else None)
         turn: Stmt = CopyTransposed(
             packed,
-            target.size(panels.place(Size.of(panel))) + Size.of(part) * size,
+            target.size(panels.place(panel)) + Size.of(part) * size,
             panels.width,
             e.buffer,
             source.size(place.index[0]),
@@ -331,7 +354,7 @@ class _Schedule:
         )
         vector = Index(f"l{size}", size)
         within = Size.of(part) * size + Size.of(vector)
-        plain = self._vectors(panels, packed, Size.of(panel), within, vector)
+        plain = self._vectors(panels, packed, panel, within, vector)
         if not panels.exact:
             k = self._index("k", size)
             edge = Rewriter(index=lambda a: Size.of(block) * size + Size.of(k) if a is last else None).body(plain)
@@ -357,17 +380,33 @@ class _Schedule:
         p, tile = self.p, self.tile
         panel = Index("panel", self.panels)
         block = tile.rows * BLOCK
-        b = Index("block", ceildiv(self.rows, block))
-        self.block = Size.of(b) if b.extent != 1 else 0
+        blocks = ceildiv(self.rows, block)
         self.panel = Size.of(panel) if self.panels != 1 else 0
-        body = self._block(self.block * block, block)
-        axes = [*p.batch, *p.columns, b, panel]
+        if self.alone:  # one panel, packed once for a run of blocks
+            assert self.right is not None
+            run = Index("run", ceildiv(blocks, RUN))
+            first = Size.of(run) * RUN if run.extent != 1 else 0
+            b = Index("block", blocks if run.extent == 1 and isinstance(blocks, int) else RUN)
+            self.block = first + (Size.of(b) if b.extent != 1 else 0)
+            fill = self._filled(self._right_panels(), self.right, self.panel)
+            body: tuple[Stmt, ...] = self._block(self.block * block, block)
+            if not isinstance(blocks, int) or (run.extent != 1 and blocks % RUN):
+                body = (If(_less(self.block, blocks), body),)
+            body = (*fill, For(b, body))
+            self.allocs.append(self.right)
+            axes = [*p.batch, *p.columns, run, panel]
+        else:
+            b = Index("block", blocks)
+            self.block = Size.of(b) if b.extent != 1 else 0
+            body = self._block(self.block * block, block)
+            axes = [*p.batch, *p.columns, b, panel]
         extent = product(a.extent for a in axes)
         outer = Index("p", extent)
         body = self._decode(body, outer, axes)
-        operands = _loads([p.left] if self.left is None else []) + _loads([p.right] if self.right is None else [])
+        unpacked = self.right is None or self.alone
+        operands = _loads([p.left] if self.left is None else []) + _loads([p.right] if unpacked else [])
         values = [e for s in p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
-        packed = tuple(b for b in (self.left, self.right) if b is not None)
+        packed = tuple(b for b in (self.left, self.right) if b is not None and b.space == "global")
         reads = tuple(dict.fromkeys([*operands, *_loads(values), *packed]))
         allocs = tuple(Alloc(x) for x in self.allocs)
         kernel = Kernel(reads, p.rows.writes, (*allocs, For(outer, body, "parallel")), label=label)
