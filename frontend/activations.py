@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.errors import ShapeError
+from gnomon.compiler.errors import DataError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.registry import Registry, serialize_object
@@ -29,6 +29,8 @@ def _public(fn: Callable[..., Node]) -> Callable[..., Any]:
     def activation(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_symbolic(x) and not isinstance(x, (np.ndarray, np.generic, Node)):
             x = np.asarray(x)
+            if x.dtype.kind not in "biuf":
+                raise DataError(f"{fn.__name__} cannot take {x!r:.80}: numbers are needed")
             x = x.astype(np.float32) if x.dtype.kind == "f" else x.astype(np.int32)
         return on_nodes(x, *args, **kwargs)
 

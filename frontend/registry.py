@@ -140,7 +140,8 @@ class Registry:
             identifier = identifier()
         if not callable(identifier) and not hasattr(identifier, "get_config"):
             raise ArgumentError(
-                f"a {self.kind} is a name, a configuration, a class, an object or a function; got {identifier!r:.80}"
+                f"cannot take {identifier!r:.80} as {self.kind}: give a name, a configuration, a class, an object or a "
+                "function"
             )
         return identifier
 
@@ -237,6 +238,7 @@ def _serialize_instance(value: Any) -> dict[str, Any]:
         )
     module = public_module(cls)
     registered = None if module and cls not in _registered_names else get_registered_name(cls)
+    registered = vars(cls).get("keras_registered_name", registered)  # what Keras writes for a class it does not publish
     config: dict[str, Any] = {
         "module": module or (None if cls.__module__ == "__main__" else cls.__module__),
         "class_name": cls.__name__,

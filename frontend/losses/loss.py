@@ -45,7 +45,14 @@ class Loss:
             in_mask = getattr(prediction, "mask", None)
             prediction = tree.map_structure(lambda x: ops.cast(x, self.dtype), prediction)
             truth = tree.map_structure(lambda x: ops.cast(x, self.dtype), truth)
-            losses = as_value(self.call(truth, prediction), self.name)
+            try:
+                losses = as_value(self.call(truth, prediction), self.name)
+            except ShapeError as error:
+                if "y_true" in str(error):
+                    raise
+                raise ShapeError(
+                    f"loss {self.name!r}: y_true {truth!r} and y_pred {prediction!r} do not fit together: {error}"
+                ) from error
             return reduce_weighted(losses, weight, both(in_mask, losses.mask), self.reduction, self.dtype)
 
         return compute(value, [y_true, y_pred, sample_weight])

@@ -31,7 +31,9 @@ def get(identifier: Any) -> Any:
     """
     found = registry.get(identifier)
     if found is not None and not isinstance(found, Optimizer):
-        raise ArgumentError(f"an optimizer is a name, a configuration or an Optimizer, got {identifier!r:.80}")
+        raise ArgumentError(
+            f"cannot take {identifier!r:.80} as optimizer: give a name, a configuration or an Optimizer"
+        )
     return found
 
 

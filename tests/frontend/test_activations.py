@@ -6,7 +6,7 @@ import pytest
 from gnomon import Tensor, activations, function
 from gnomon.calculus import grad
 from gnomon.compiler import grad as node_grad
-from gnomon.compiler.errors import ArgumentError, ShapeError
+from gnomon.compiler.errors import ArgumentError, DataError, ShapeError
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.tensor import as_dims, new_input
 from tests.recorded.load import load
@@ -89,8 +89,10 @@ def test_lists_and_integers_are_taken():
 def test_errors_say_what_to_do():
     with pytest.raises(ArgumentError, match="Unknown activation 'rellu'. Did you mean 'relu'"):
         activations.get("rellu")
-    with pytest.raises(ArgumentError, match="a activation|an activation|activation is a name"):
+    with pytest.raises(ArgumentError, match="cannot take 5 as activation: give a name"):
         activations.get(5)
+    with pytest.raises(DataError, match="numbers are needed"):
+        activations.gelu("x")
     with pytest.raises(ShapeError, match="odd"):
         activations.glu(np.ones((2, 3), "float32"))
     with pytest.raises(ShapeError, match="axis 4"):

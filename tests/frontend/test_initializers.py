@@ -26,7 +26,7 @@ def test_fixed_values_are_keras(name):
 def test_distributions_are_keras(name, monkeypatch):
     case = RECORDED["random"][name]
     initializer = make(case, seed=1)
-    drawn = {}
+    drawn: dict = {}
     monkeypatch.setattr(initializer, "normal", lambda shape, *a, **k: drawn.update(kind="normal", a=a, k=k))
     monkeypatch.setattr(initializer, "uniform", lambda shape, *a, **k: drawn.update(kind="uniform", a=a, k=k))
     for draw in case["draws"]:

@@ -118,5 +118,7 @@ def test_errors_say_what_to_do():
         losses.sparse_categorical_crossentropy(np.eye(3), np.ones((3, 3), "float32"))
     with pytest.raises(ArgumentError, match="Unknown reduction 'avg'"):
         losses.MeanSquaredError(reduction="avg")
+    with pytest.raises(ShapeError, match=r"mean_squared_error': y_true .*\[4, 3\].* y_pred .*\[4, 2\].*has 3 and 2"):
+        losses.MeanSquaredError()(np.ones((4, 3)), np.ones((4, 2)))
     with pytest.raises(ShapeError, match="sample_weight"):
         losses.MeanSquaredError()(np.ones((4, 2)), np.ones((4, 2)), sample_weight=np.ones(3))

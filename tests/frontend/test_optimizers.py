@@ -218,7 +218,7 @@ def test_own_optimizer():
     mine.apply_gradients([(np.ones(2, "float32"), w)])
     mine.apply_gradients([(np.ones(2, "float32"), w)])
     np.testing.assert_allclose(w.numpy(), [-1.5, -1.5])
-    store = {}
+    store: dict = {}
     mine.save_own_variables(store)
     assert list(store) == ["0", "1", "2"]
 
