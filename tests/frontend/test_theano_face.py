@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -211,6 +214,15 @@ def test_random_streams() -> None:
     assert set(function([], stream.bernoulli((50,)))()) == {0, 1}
     assert sorted(function([], stream.permutation(5))()) == [0, 1, 2, 3, 4]
     assert len(stream.updates()) == 7
+
+
+def test_the_example_learns_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[2] / "examples" / "theano_style.py"
+    results = runpy.run_path(str(path))["main"](short=True)
+    assert results["SGD accuracy"] > 0.87
+    assert results["Newton-CG accuracy"] > 0.84  # 2,000 images, fitted to the end
+    assert results["Newton-CG cost"] < 0.12
+    assert "Newton-CG: 3 steps" in capsys.readouterr().out
 
 
 def test_categorical_needs_a_matrix() -> None:
