@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -183,7 +185,12 @@ class Function:
         self._single = graph.form == 0
         self.stages = Stages()
         self.device = device("cpu")
-        with compiling(graph.name, [repr(leaf.type) for leaf in graph.inputs]) as event:
+        self.executable: Any
+        watch = _watch(self)
+        with (
+            compiling(graph.name, [repr(leaf.type) for leaf in graph.inputs]) as event,
+            nullcontext() if watch is None else watch.compiling(),
+        ):
             updates = [(v.node, node) for v, node in graph.updates.items()]
             self.device.prepare()
             request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat)
@@ -192,6 +199,8 @@ class Function:
             buffers = [by_key[key].buffer for _, key in self.program.variables]
             self.executable = self.device.executable(self.program, buffers)
             event.loaded(self.executable)
+        if watch is not None:
+            self.executable = watch.executable(self.executable)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs and len(args) == len(self._dtypes):
@@ -202,6 +211,38 @@ class Function:
                 results = self.executable(*args)
                 return results[0] if self._single else _unflatten(self.graph.form, results)
         return _unflatten(self.graph.form, self.executable(*self._arguments(args, kwargs)))
+
+    def show(self, stage: str = "graph", format: str = "text", diff: str | None = None) -> str:
+        """A stage of the compiler as text: each node with its layer and the user's line.
+
+        stage    'graph' (as asked for, derivatives included), a pass by its name, 'simplified', 'rows', 'kernels',
+                 'program', 'llvm', 'assembly'
+        format   'text', 'dot' (Graphviz), 'json', 'graphml'
+        diff     another stage: what is different in it
+
+        Raises ArgumentError for a stage or format that there is not.
+        """
+        from gnomon import inspecting
+
+        return inspecting.show_function(self, stage, format, diff)
+
+    def profile(self, *arrays: Any, repeat: int = 10, **named: Any) -> Any:
+        """Time, bytes and arithmetic of each kernel when called with `arrays`, with the layers it comes from.
+
+        The median of `repeat` calls. Variables are as they were when it returns. It prints as a table.
+        """
+        from gnomon import inspecting
+
+        return inspecting.profile_function(self, arrays, named, repeat)
+
+    def memory(self, **sizes: int) -> Any:
+        """Bytes that a call takes with these values of the symbolic sizes: `fn.memory(batch=128)`. Prints as a table.
+
+        Raises ArgumentError for a size that is missing or unknown.
+        """
+        from gnomon import inspecting
+
+        return inspecting.memory_of(self, sizes)
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs in order, updates done; `arrays` have exactly the inputs' dtypes."""
@@ -256,3 +297,12 @@ class Function:
                 )
             array = array.astype(dtype)
         return array
+
+
+def _watch(function: Function) -> Any:
+    """What the debug modes want of a function, None if none is on."""
+    if not any(os.environ.get(mode) for mode in ("GNOMON_CHECK", "GNOMON_NAN", "GNOMON_SHOW")):
+        return None
+    from gnomon.debug import Watch
+
+    return Watch(function)
