@@ -47,6 +47,7 @@ class Rescaling(Elementwise):
     def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.scale, self.offset = scale, offset
+        self.built = False
 
     def call(self, inputs):
         dtype = dtypes.named(self.compute_dtype).numpy

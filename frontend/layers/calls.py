@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnomon.compiler.errors import ArgumentError, nearest
 from gnomon.compiler.graph import Node, Op
+from gnomon.compiler.passes.algebra import algebra
 from gnomon.tensor import Tensor, is_symbolic
 from gnomon.utils import tree
 
@@ -41,6 +42,12 @@ class LayerOutput(Op):
 
     def __repr__(self) -> str:
         return f"LayerOutput({self.call.layer.name})"
+
+
+@algebra.watch(LayerOutput)
+def drop_marks(node: Node) -> Node:
+    """layer_output(x) -> x, for programs need no calls."""
+    return node.inputs[0]
 
 
 class Call:
@@ -102,7 +109,8 @@ class Arguments:
         self.given = set(self.bound.arguments)
         self.bound.apply_defaults()
         self.values = self.bound.arguments
-        self.tensors = {name: value for name, value in self.values.items() if _holds_tensors(value)}
+        catch_all = {n for n, p in signature.parameters.items() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        self.tensors = {name: v for name, v in self.values.items() if name not in catch_all and _holds_tensors(v)}
         if "training" in self.values and self.training is None and "training" in self.given:
             self.training = self.values["training"]
 
@@ -115,7 +123,7 @@ class Arguments:
         return {
             f"{name}_shape": tree.map_structure(lambda x: None if x is None else x.shape, value)
             for name, value in self.tensors.items()
-            if name not in ("mask", "args", "kwargs")
+            if name != "mask"
         }
 
 

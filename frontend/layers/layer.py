@@ -34,6 +34,9 @@ from gnomon.tensor import Array, Tensor, as_dims, new_input, node_of
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates, is_tracing
 
+KERAS_ONLY = {"quantization_config", "lora_rank", "lora_alpha"}
+"""Arguments that Keras's configurations have and that gnomon takes only if they are None."""
+
 
 def _building(build: Callable) -> Callable:
     """Wrap `build`: weights are named below the layer, the shapes are remembered, `built` is set."""
@@ -468,6 +471,12 @@ class Layer(Tracked):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """A new layer from what `get_config` gave. Raises ArgumentError for a configuration of something else."""
+        config = dict(config)
+        for name in KERAS_ONLY & config.keys():
+            if config.pop(name) is not None:
+                raise ArgumentError(
+                    f"the configuration of a {cls.__name__} asks for {name}, which gnomon does not have"
+                )
         try:
             return cls(**config)
         except TypeError as error:

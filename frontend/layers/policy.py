@@ -15,6 +15,7 @@ _MIXED = {"mixed_float16": ("float16", "float32")}
 class DTypePolicy:
     """'float32' and its like compute and store in one dtype; 'mixed_float16' stores float32 and computes float16."""
 
+    keras_module = "keras"
     name: str
 
     def __init__(self, name: str | None = None):

@@ -26,7 +26,6 @@ class Flatten(Layer):
         if self.data_format not in ("channels_last", "channels_first"):
             raise ArgumentError(f"data_format is 'channels_last' or 'channels_first', got {data_format!r}")
         self.input_spec = InputSpec(min_ndim=1)
-        self.built = True
 
     def call(self, inputs):
         x = inputs.node
@@ -80,8 +79,6 @@ class Permute(Layer):
                 f"consecutive and start from 1. Received dims={dims}"
             )
         self.input_spec = InputSpec(ndim=len(self.dims) + 1)
-        self.supports_masking = False
-        self.built = True
 
     def call(self, inputs):
         return Tensor(build.transpose(inputs.node, (0, *self.dims)))
@@ -102,7 +99,6 @@ class RepeatVector(Layer):
             raise ArgumentError(f"Expected an integer value for `n`, got {n!r} ({type(n).__name__})")
         self.n = n
         self.input_spec = InputSpec(ndim=2)
-        self.built = True
 
     def call(self, inputs):
         x = inputs.node

@@ -9,6 +9,7 @@ from gnomon.layers.calls import Call
 from gnomon.layers.layer import Layer
 from gnomon.models.graph import CallGraph
 from gnomon.models.model import Model
+from gnomon.models.operation import NamedOperation, Operation
 from gnomon.registry import deserialize_object, serialize_object
 from gnomon.tensor import Tensor
 from gnomon.utils import tree
@@ -18,6 +19,7 @@ class Functional(Model):
     """What `Model(inputs=..., outputs=...)` makes."""
 
     keras_module = "keras.src.models.functional"
+    keras_registered_name = "Functional"
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
         super().__init__(inputs, outputs, name=name, **kwargs)
@@ -42,14 +44,19 @@ def graph_config(graph: CallGraph) -> dict[str, Any]:
         return {"class_name": "__keras_tensor__", "config": config}
 
     def arguments(call: Call) -> dict[str, Any]:
-        return {
-            "args": tree.map_structure(written, list(call.args)),
-            "kwargs": tree.map_structure(written, call.kwargs),
-        }
+        args: Any = call.layer.written_arguments(call) if isinstance(call.layer, Operation) else call.args
+        kwargs = dict(call.kwargs)
+        if "mask" in call.layer._call_signature().parameters:
+            kwargs.setdefault("mask", None)  # Keras notes it
+        return {"args": tree.map_structure(written, list(args)), "kwargs": tree.map_structure(written, kwargs)}
 
     layers = []
     for layer in graph.operations:
-        entry = serialize_object(layer)
+        if isinstance(layer, Operation):
+            entry = {"module": layer.module, "class_name": layer.title, "config": serialize_object(layer.get_config())}
+            entry["registered_name"] = layer.title
+        else:
+            entry = serialize_object(layer)
         entry["name"] = layer.name
         entry["inbound_nodes"] = [arguments(call) for call in calls[layer] if call.inputs]
         layers.append(entry)
@@ -67,7 +74,7 @@ def from_graph_config(cls: type, config: dict[str, Any], custom_objects: dict[st
     """
     config = dict(config)
     entries = config.pop("layers")
-    layers = {entry["name"]: deserialize_object(entry, custom_objects) for entry in entries}
+    layers = {entry["name"]: _layer(entry, custom_objects) for entry in entries}
     waiting = {entry["name"]: list(entry["inbound_nodes"]) for entry in entries}
     calls: dict[str, list[list[Tensor]]] = {}  # outputs of each call, by the layer's name
     for name, layer in layers.items():
@@ -94,6 +101,14 @@ def from_graph_config(cls: type, config: dict[str, Any], custom_objects: dict[st
 
     inputs, outputs = find(config.pop("input_layers")), find(config.pop("output_layers"))
     return cls(inputs=inputs, outputs=outputs, **config)
+
+
+def _layer(entry: dict[str, Any], custom_objects: Any) -> Any:
+    if str(entry.get("module")).startswith("keras.src.ops"):
+        options = dict(entry["config"])
+        name = options.pop("name", None)
+        return NamedOperation(entry["class_name"], options, name)
+    return deserialize_object(entry, custom_objects)
 
 
 def _arguments(

@@ -211,6 +211,13 @@ class Model(Trainer, Layer):
         else:
             super()._build_for(arguments)
 
+    def get_build_config(self) -> dict[str, Any] | None:
+        return super().get_build_config() if self._graph is None else {"input_shape": None}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        if self._graph is None:
+            super().build_from_config(config)
+
     def symbolic_inputs(self, x: Any) -> Any:
         """New symbolic inputs for data `x`, a structure of arrays (or of anything with shape and dtype).
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from gnomon import ops
+from gnomon.compiler.errors import ArgumentError
 from gnomon.compiler.graph import Node, inherit, walk
+from gnomon.compiler.interpret import evaluate_graph
+from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
-from gnomon.compiler.ops.leaves import Input, Parameter
+from gnomon.compiler.ops.leaves import Input, Parameter, SizeValue
 from gnomon.compiler.ops.reduce import Reduce
-from gnomon.compiler.ops.shape import Broadcast, Equate, Reshape
+from gnomon.compiler.ops.shape import Broadcast, Equate, Reshape, Transpose
 from gnomon.compiler.sizes import Atom, Dim, Size, Symbol, substitute
 from gnomon.layers.calls import Call, LayerOutput
 from gnomon.layers.layer import Layer
@@ -24,35 +31,132 @@ from gnomon.tensor import Tensor
 
 
 class Operation(Layer):
-    """A function of tensors that a model calls between layers. Made by the model, not by users."""
+    """A function of tensors that a model calls between layers.
 
-    def __init__(self, node: Node, sources: Sequence[Node]):
-        self.title = _title(node)
-        super().__init__(name=auto_name(self.title), autocast=False)
-        self._expression, self._sources = _Expression(node), [_Expression(s) for s in sources]
-        self.supports_masking = False
+    title     the name of its class in Keras: Exp, Matmul
+    options   its arguments besides tensors
+    """
+
+    def __init__(self, title: str, options: dict[str, Any], name: str | None = None):
+        super().__init__(name=name or auto_name(title), autocast=False)
+        self.title, self.options = title, options
         self.built = True
 
-    def call(self, *values):
-        return Tensor(
-            rebuilt(self._expression.node, {s.node: v.node for s, v in zip(self._sources, values, strict=True)})
-        )
+    @property
+    def module(self) -> str:
+        """Where Keras has it."""
+        name = to_snake_case(self.title)
+        return "keras.src.ops." + next((m for m, names in _MODULES.items() if name in names), "numpy")
+
+    def written_arguments(self, call: Call) -> Sequence[Any]:
+        """The arguments of a call: Tensors, numbers and arrays."""
+        return call.args
+
+    def _check_positional(self, args: Sequence[Any]) -> None:
+        """Numbers are operands like tensors."""
 
     def _pass_mask(self, inputs: Any, outputs: Any, mask: Any) -> None:
         """Expressions lose masks silently, as in Keras."""
 
     def get_config(self):
-        raise NotImplementedError(
-            f"the expression {self.name!r} of the model cannot be written down: make a layer of it (a Lambda with a "
-            "function defined by def, or a class of your own)"
-        )
+        return {"name": self.name, **self.options}
 
 
-class _Expression:
-    """Holds a node where it is not looked into."""
+class NamedOperation(Operation):
+    """A function of `gnomon.ops`, as a configuration names it."""
 
-    def __init__(self, node: Node):
-        self.node = node
+    def __init__(self, title: str, options: dict[str, Any], name: str | None = None):
+        super().__init__(title, options, name)
+        function = getattr(ops, to_snake_case(title), None)
+        if function is None:
+            raise ArgumentError(f"the configuration has the operation {title!r}, which gnomon.ops does not have")
+        self.function = function
+
+    def call(self, *args, **kwargs):
+        return self.function(*args, **kwargs, **self.options)
+
+
+class Expression(Operation):
+    """A node of an expression; `sources` are the nodes that it takes from inputs, layers and other operations."""
+
+    def __init__(self, node: Node, sources: Sequence[Node]):
+        title, options, self._arguments = _as_function(node, sources)
+        super().__init__(title, options)
+        self._nodes = _Nodes(node, sources)
+
+    def call(self, *values):
+        change = {s: v.node for s, v in zip(self._nodes.sources, values, strict=True)}
+        return Tensor(rebuilt(self._nodes.node, change))
+
+    def written_arguments(self, call):
+        if self._arguments is None:
+            raise NotImplementedError(
+                f"the expression {self.name!r} of the model cannot be written down: make a layer of it (a Lambda with "
+                "a function defined by def, or a class of your own)"
+            )
+        return [call.inputs[a.k] if isinstance(a, _Source) else a for a in self._arguments]
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """Holds nodes where they are not looked into."""
+
+    node: Node
+    sources: Sequence[Node]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Stands for source number k among the arguments of a function."""
+
+    k: int
+
+
+_MODULES = {
+    "nn": {"relu", "sigmoid", "softplus", "log_sigmoid"},
+    "math": {"erf", "erfinv", "rsqrt", "logsumexp"},
+}
+
+
+def _as_function(node: Node, sources: Sequence[Node]) -> tuple[str, dict[str, Any], list[Any] | None]:
+    """The function of Keras that a node is the result of: its name, options and arguments (None if there is none).
+
+    Nodes are interned: whether a function gives this very node is seen by calling it.
+    """
+    places = {source: _Source(k) for k, source in enumerate(sources)}
+    parts = [_argument(x, places) for x in node.inputs]
+    values = [sources[p.k] if isinstance(p, _Source) else _node_of_array(p) for p in parts]
+    title, options, again = _title(node), {}, None
+    if all(p is not None for p in parts):
+        match node.op:
+            case Elementwise(name=name):
+                again = build.apply(name, *values)
+            case Reduce(kind=kind, axes=axes):
+                again, options = getattr(build, kind)(values[0], axes), {"axis": list(axes), "keepdims": False}
+            case Contract() if all(isinstance(v, Node) and v.rank > 1 for v in values):
+                fits = values[0].shape[-1] == values[1].shape[-2]
+                again = build.matmul(*values) if fits else None
+            case Transpose(axes=axes):
+                again, options = build.transpose(values[0], axes), {"axes": list(axes)}
+    return title, options, parts if again is node else None
+
+
+def _node_of_array(value: Any) -> Any:
+    return build.constant(value) if isinstance(value, np.ndarray) else value
+
+
+def _argument(x: Node, places: Mapping[Node, _Source]) -> Any:
+    """A source, or the value of a constant, below casts and broadcasts; None for anything else."""
+    while x not in places and _is_glue(x):
+        x = x.inputs[0]
+    if x in places:
+        return places[x]
+    if any(isinstance(n.op, (Input, SizeValue, LayerOutput)) for n in walk([x])):
+        return None
+    (value,) = evaluate_graph([x], {}, {})
+    if value.ndim:
+        return np.array(value)
+    return float(str(value)) if value.dtype.kind == "f" else value.item()  # the shortest number: 0.1, not its float32
 
 
 def operation_calls(outputs: Sequence[Node], boundary: set[Node], tensors: Mapping[Node, Tensor]) -> dict[Node, Call]:
@@ -84,7 +188,7 @@ def operation_calls(outputs: Sequence[Node], boundary: set[Node], tensors: Mappi
         if node in moving and not stop(node) and (node in wanted or not _is_glue(node)):
             below = sources(node)
             inputs = [tensors[s] if s in tensors else made[s].outputs[0] if s in made else Tensor(s) for s in below]
-            layer = Operation(node, below)
+            layer = Expression(node, below)
             made[node] = Call(layer, tuple(inputs), {}, Tensor(node, layer.name), mark=False)
     return made
 
@@ -98,7 +202,7 @@ def _title(node: Node) -> str:
     """The name of the function as Keras writes it: Add, Exp, Matmul."""
     match node.op:
         case Elementwise(name=name):
-            words = name
+            words = {"abs": "absolute"}.get(name, name)
         case Reduce(kind=kind):
             words = kind
         case Contract():

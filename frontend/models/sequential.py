@@ -25,6 +25,8 @@ class Sequential(Model):
     trained, on data.
     """
 
+    keras_module = "keras"
+
     def __init__(self, layers: Iterable[Any] | None = None, trainable: bool = True, name: str | None = None):
         super().__init__(trainable=trainable, name=name)
         self._layers: list[Layer] = []
@@ -150,6 +152,9 @@ class Sequential(Model):
         for layer in self.layers:
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        return Layer.get_build_config(self)
 
     def get_config(self) -> dict[str, Any]:
         config = {"name": self.name, "trainable": self.trainable, "dtype": serialize_object(self.dtype_policy)}

@@ -1,16 +1,19 @@
 """Models have Keras's names, paths and printed tables."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 
 import gnomon
+from gnomon import layers
 from gnomon.utils import clear_session
 from tests.recorded.load import load
 from tests.recorded.playback import play
 
 TEXTS = load("texts")
+CONFIGS = load("configs")["models"]
 NAMES = ["counted by class", "layers and weights of a functional model", "layers and weights of a Sequential",
          "shared and nested", "trainable", "a layer's weights", "old names"]  # fmt: skip
 SUMMARIES = [name for name in TEXTS["summary"] if name != "trained"]
@@ -44,3 +47,21 @@ def test_summary(name):
         wanted = wanted.replace("(2, 5)   ", "(None, 5)").replace("(2, 1)   ", "(None, 1)")
     assert found.get("text", "") == wanted
     np.testing.assert_equal(found["result"], case["result"])
+
+
+def plain(value):
+    """As JSON has it, without what gnomon does not write: quantization."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k not in ("quantization_config", "compile_config")}
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "compiled" not in name])
+def test_configurations(name):
+    names = {"keras": gnomon, "layers": layers, "np": np}
+    exec(CONFIGS[name]["code"], names)
+    written = json.loads(names["model"].to_json())
+    assert plain(written) == plain(CONFIGS[name]["to_json"])
+    assert plain(written["config"]) == plain(CONFIGS[name]["get_config"])
+    again = gnomon.models.model_from_json(json.dumps(CONFIGS[name]["to_json"]))
+    assert plain(json.loads(again.to_json())) == plain(written)
