@@ -453,7 +453,7 @@ def _custom() -> None:
             return self.second(self.first(x))
 
     model = Mine()
-    model.build((None, 6))
+    model(np.zeros((1, 6), "float32"))
     model.compile("sgd", loss="mse", metrics=["mae"])
 """, """
     history = model.fit(x, target, $FIT)

@@ -41,6 +41,7 @@ def _record(name: str, case: dict[str, Any]) -> dict[str, Any]:
     def set_weights(model: Any) -> None:
         random = random_of(f"initial weights of {name}")
         shapes = [array.shape for array in model.get_weights()]
+        assert shapes, "a model without weights yet would get random ones"
         case["initial weights"] = [(0.5 * random.standard_normal(shape)).astype("float32") for shape in shapes]
         model.set_weights(case["initial weights"])
 
