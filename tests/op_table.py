@@ -32,6 +32,7 @@ from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.control import Cond, SubGraph, WithGradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.leaves import Array, Input, fresh_input
+from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.ops.philox import philox_numpy
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.scalar import SCALAR
@@ -286,7 +287,8 @@ row("Equate", [Arg((n, m)), Arg((n, symbol("k")))], lambda x, y: build.add(x, Eq
     sizes=tuple({**s, "k": s["m"]} for s in SIZES))
 row("Reshape merges", [Arg((n, m, 3))], lambda x: build.reshape(x, (n * m, 3)), lambda x: x.reshape(-1, 3),
     dtypes=SHAPED)
-row("Reshape splits", [Arg((n * 6, m)), Arg((n, 2, 3, m))], lambda x, y: build.maximum(build.reshape(x, (n, 2, 3, m)), y),
+row("Reshape splits", [Arg((n * 6, m)), Arg((n, 2, 3, m))],
+    lambda x, y: build.maximum(build.reshape(x, (n, 2, 3, m)), y),
     lambda x, y: np.maximum(x.reshape(-1, 2, 3, x.shape[1]), y), dtypes=SHAPED)
 row("Reshape across", [Arg((n, 6, m))], lambda x: build.reshape(x, (n * 2, 3 * m)),
     lambda x: x.reshape(x.shape[0] * 2, -1), dtypes=SHAPED)
@@ -387,6 +389,26 @@ row("ScatterAlong", [places((n, m), 6), Arg((n, m))], lambda i, u: build.scatter
 row("ScatterAlong one", [places((n, 1), m), Arg((n, 1)), Arg((n, m))],
     lambda i, u, x: build.add(build.scatter_along(i, u, m, 1), x),
     lambda i, u, x: x + (i == np.arange(x.shape[1])) * u)
+
+# ---- order
+
+
+def ranked(x: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(x, 1, kind="stable"), 1)
+
+
+def ranked_downwards(x: np.ndarray) -> np.ndarray:
+    return np.array([[sum(b > a or (b == a and j < i) for j, b in enumerate(r)) for i, a in enumerate(r)] for r in x])
+
+
+row("Rank", [Arg((n, m))], Rank(1), ranked, dtypes=(*FLOATS, "int32", "uint8"), smooth=False)
+row("Rank descending", [Arg((n, m))], Rank(1, True), ranked_downwards, dtypes=(*FLOATS, "int32"), smooth=False)
+row("Rank of columns", [Arg((n, m))], Rank(0), lambda x: ranked(x.T).T, dtypes=("float32", "int64"), smooth=False)
+row("Cumulate sum", [Arg((n, m))], Cumulate("sum", 1),
+    lambda x: np.einsum("ij,kj->ik", x, np.tri(x.shape[1]).astype(x.dtype)), dtypes=(*FLOATS, "int32"), length=m)
+row("Cumulate sum backwards", [Arg((n, m))], Cumulate("sum", 0, True), lambda x: x[::-1].cumsum(0)[::-1], length=n)
+row("Cumulate prod", [Arg((n, m), (0.5, 1.5))], Cumulate("prod", 1), lambda x: np.multiply.accumulate(x, 1),
+    dtypes=(*FLOATS, "int32"), ulps=40)
 
 # ---- random bits
 

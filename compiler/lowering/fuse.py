@@ -19,6 +19,7 @@ from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.index import Gather, GatherAlong, ScatterAdd, ScatterAlong
 from gnomon.compiler.ops.leaves import Array, Input, Literal, SizeValue
+from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.shape import Broadcast, Concat, Equate, Pad, Reshape, Slice, Transpose
@@ -57,10 +58,13 @@ def is_external(node: Node) -> bool:
 
 
 def is_fold(node: Node) -> bool:
-    return isinstance(node.op, (Reduce, Contract)) or _scatters(node)
+    return isinstance(node.op, (Reduce, Contract)) or _searches(node)
 
 
-def _scatters(node: Node) -> bool:
+def _searches(node: Node) -> bool:
+    """Whether each element of the result looks at many elements of an input, besides reductions and products."""
+    if isinstance(node.op, (Rank, Cumulate)):
+        return True
     return isinstance(node.op, ScatterAdd) or (
         isinstance(node.op, ScatterAlong) and node.inputs[0].shape[node.op.axis] != 1
     )
@@ -83,7 +87,7 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
         if isinstance(node.op, Contract) and not is_small(node):
             for x in node.inputs:
                 wanted |= _storage(x)
-        elif needs_kernel(node) or _scatters(node):
+        elif needs_kernel(node) or _searches(node):
             wanted |= {x for x in node.inputs if not is_external(x)}
         if isinstance(node.op, Broadcast):
             (x,) = node.inputs

@@ -1,6 +1,6 @@
 """Reading and writing at computed positions, ordering, counting, running totals.
 
-Ordering counts, for each element, how many come before it: n² comparisons, no data-dependent control flow.
+Sorting counts, for each element, how many come before it (`Rank`), and writes it there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
+from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.sizes import Dim
 from gnomon.ops.arguments import as_axes, as_axis, as_dtype, as_shape, as_size, floating, numbers, one_of, together
 from gnomon.ops.shaping import cut, moved
@@ -385,30 +386,10 @@ def in_top_k(targets, predictions, k):
 # ---- order
 
 
-def _ranks(x: Node, descending: bool = False) -> Node:
-    """How many elements of the last axis come before each one in order; equal ones keep theirs, NaN is largest."""
-    n, last = x.shape[-1], x.rank
-    wide = (*x.shape, n)  # [..., i, j]: j before i?
-    own = build.broadcast(x, wide, range(last))
-    other = build.broadcast(x, wide, [*range(last - 1), last])
-    before = build.greater(other, own) if descending else build.less(other, own)
-    same = build.equal(other, own)
-    if dtypes.is_float(x.dtype):
-        own_nan, other_nan = build.isnan(own), build.isnan(other)
-        if descending:  # NaN is the largest here too
-            before = build.logical_or(before, build.logical_and(other_nan, build.logical_not(own_nan)))
-        else:
-            before = build.logical_or(before, build.logical_and(own_nan, build.logical_not(other_nan)))
-        same = build.logical_or(same, build.logical_and(own_nan, other_nan))
-    earlier = build.less(build.iota(wide, last), build.iota(wide, last - 1))
-    first = build.logical_or(before, build.logical_and(same, earlier))
-    return build.sum(build.cast(first, "int32"), last)
-
-
 def order_of(x: Node, descending: bool = False) -> Node:
     """Positions that sort the last axis: int32, the inverse permutation of the ranks."""
     last = x.rank - 1
-    return build.scatter_along(_ranks(x, descending), build.iota(x.shape, last), x.shape[last], last)
+    return build.scatter_along(Rank(last, descending)(x), build.iota(x.shape, last), x.shape[last], last)
 
 
 def _on_last(x: Node, axis: int | None, fn: Callable[[Node], Node]) -> Node:
@@ -568,14 +549,7 @@ def _running(x: Node, axis: int | None, dtype: Any, kind: str) -> Node:
     x = build.cast(x, "int32") if x.dtype == "bool" else x
     x = build.cast(x, as_dtype(dtype, x.dtype))
 
-    def along(v: Node) -> Node:
-        n, last = v.shape[-1], v.rank
-        wide = (*v.shape, n)  # [..., i, j]: element j counts for i from j on
-        upto = build.less_equal(build.iota(wide, last), build.iota(wide, last - 1))
-        value = build.broadcast(v, wide, [*range(last - 1), last])
-        return build.reduce(kind, build.where(upto, value, build.constant(kind == "prod", v.dtype)), [last])
-
-    return _on_last(x, axis, along)
+    return _on_last(x, axis, lambda v: Cumulate(kind, v.rank - 1)(v))
 
 
 @op
