@@ -220,6 +220,7 @@ class _Schedule:
         self.lanes = target.lanes(_widest(rows))
         self.counter = 0
         self.accumulators: list[Buffer] = []
+        self.wide: tuple[Buffer, ...] = ()  # row buffers of all lanes, if outer iterations are the lanes
 
     def run(self, label: str) -> tuple[Kernel, Dim]:
         rows = self.rows
@@ -245,7 +246,7 @@ class _Schedule:
         """The parallel loop over all outer axes around the body."""
         rows = self.rows
         extent = product(a.extent for a in outer)
-        allocs = tuple(Alloc(b) for b in (*rows.scratch, *self.accumulators))
+        allocs = tuple(Alloc(b) for b in (*(self.wide or rows.scratch), *self.accumulators))
         p = Index("p", extent)
         change: dict[Index, Dim] = {}
         rest: Dim = Size.of(p)
@@ -275,6 +276,9 @@ class _Schedule:
         rows = self.rows
         if not rows.outer:
             return None
+        rows_bytes = sum(b.shape[0] * dtypes.named(b.dtype).bytes for b in rows.scratch)  # type: ignore[misc]  # static
+        if rows_bytes * 4 * self.lanes > self.target.l2 // 4:
+            return None  # a row for each lane would not stay in cache
         inner = [s for s in rows.stages if s.axes]
         best, least = None, float("inf")
         for axis in (rows.outer[-1], *([rows.outer[0]] if len(rows.outer) > 1 and not inner else [])):
@@ -344,12 +348,34 @@ class _Schedule:
         vector = _Vector(lane, width)
         at = start + Size.of(lane) if width > 1 else start
         body = self._stages(vector)
+        if width > 1:
+            body = self._widened(body, lane, width)
         body = Rewriter(index=lambda x: at if x is axis else None).body(body)
         if width == 1:
             return body if extent is None else (If(_less(start, extent), body),)
         if extent is not None:
             body = (If(_less(at, extent), body),)
         return (For(lane, body, "vector"),)
+
+    def _widened(self, body: tuple[Stmt, ...], lane: Index, width: int) -> tuple[Stmt, ...]:
+        """Row buffers with a place for each lane: every lane has a row of its own."""
+        wide = {b: Buffer(b.name, b.dtype, (b.shape[0] * width,), b.space) for b in self.rows.scratch}
+        self.wide = tuple(wide.values())
+
+        def change(e: Expr) -> Expr | None:
+            if isinstance(e, Load) and e.buffer in wide:
+                mask = None if e.mask is None else rewriter.expr(e.mask)
+                return Load(wide[e.buffer], (rewriter.size(e.index[0]) * width + Size.of(lane),), mask)
+            return None
+
+        class Widen(Rewriter):
+            def statement(self, s: Stmt) -> Stmt:
+                if isinstance(s, Store) and s.buffer in wide:
+                    return Store(wide[s.buffer], (self.size(s.index[0]) * width + Size.of(lane),), self.expr(s.value))
+                return super().statement(s)
+
+        rewriter = Widen(change)
+        return rewriter.body(body)
 
     # ---- stages
 
@@ -388,7 +414,7 @@ class _Schedule:
         if outer is not None:
             return self._serial(s, outer)
         *high, last = s.axes
-        cost = cost_of([*(e for _, _, e in s.folds), *(e for _, _, e in s.stores)])
+        cost = stage_cost(s)
         if self._use(last.extent) * _gain(s, last) < 0.3:
             width = 1
         else:
@@ -406,6 +432,9 @@ class _Schedule:
         def body(at: Dim, mask: Dim | None) -> Stmt:
             inner: list[Stmt] = []
             values = []
+            for name, e in s.lets:
+                first, e = self._without_folds(e, vector)
+                inner += [*first, Let(name, e)]
             for (acc, kind, _), (_, _, e) in zip(sums, s.folds, strict=True):
                 first, e = self._without_folds(e, vector)
                 inner += first
@@ -448,6 +477,9 @@ class _Schedule:
         inner: list[Stmt] = []
         after: list[Stmt] = []
         values = []
+        for name, e in s.lets:
+            first, e = self._without_folds(e, outer)
+            inner += [*first, Let(name, e)]
         for name, kind, e in s.folds:
             acc = self._accumulator(name.dtype, outer.lanes)
             before.append(Store(acc, lane_at, _identity(kind, name.dtype)))

@@ -260,14 +260,14 @@ def _by_thread(rows: RowProgram) -> tuple[Stmt, ...]:
 def _serially(stage: Stage, values: _Values) -> list[Stmt]:
     """A stage as loops of one thread."""
     body: list[Stmt] = []
+    inside: list[Stmt] = []
     for local, x in stage.lets:
-        body += values.let(local, x)
+        (inside if stage.axes else body).extend(values.let(local, x))
     if not stage.axes:
         for local, _, x in stage.folds:
             body += values.let(local, x)
         return body + values.stores(stage.stores)
     totals = [_Accumulator(f"{local.name}_{kind}", kind, local.dtype) for local, kind, _ in stage.folds]
-    inside: list[Stmt] = []
     for total, (_, _, x) in zip(totals, stage.folds, strict=True):
         before, value = values.plain(x)
         inside += [*before, total.add(value)]
@@ -348,6 +348,8 @@ def _together(stage: Stage, values: _Values, threads: int) -> list[Stmt]:
     parts = [Buffer(f"{local.name}_parts", total.dtype, (threads,), "shared")
              for total, (local, _, _) in zip(totals, stage.folds, strict=True)]  # fmt: skip
     inside: list[Stmt] = []
+    for local, x in stage.lets:
+        inside += values.let(local, x)
     for total, (_, _, x) in zip(totals, stage.folds, strict=True):
         before, value = values.plain(x)
         inside += [*before, total.add(value)]

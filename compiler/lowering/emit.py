@@ -33,10 +33,10 @@ class NeedsMemory(Exception):
 
 @dataclass
 class Stage:
-    """A loop nest over `axes`: fold, then store. A stage without axes is straight code.
+    """A loop nest over `axes`: name, fold, then store. A stage without axes is straight code.
 
     folds    (name, kind, value): the reduction of `value` over all `axes`, known by its name in later stages
-    lets     (name, value): named values of a stage without axes
+    lets     (name, value): values of one iteration that several others are made of
     stores   (buffer, index, value)
     """
 
@@ -78,6 +78,7 @@ class _Member:
     local: Local | None = None  # set if it is one value for each outer iteration
     stored: Buffer | None = None
     kind: str = ""  # of its fold
+    shared: bool = False  # read by others where it is made
     reads: dict[Node, list[tuple[Dim, ...]]] = field(default_factory=dict)  # of other members
 
 
@@ -118,9 +119,10 @@ class _Emitter:
                     stage(m.level + 1, ()).stores.append((m.stored, m.index, self._finished(m)))
                 continue
             where = stage(m.level, m.axes)
-            if m.local is not None:
-                where.lets.append((m.local, value))
-                value = m.local
+            if m.local is not None or m.shared:
+                name = m.local or Local(f"w{order.index(m)}", m.node.dtype)
+                where.lets.append((name, value))
+                m.value = value = name
             if m.stored is not None:
                 place = m.index if m.stored.space == "global" else m.index[self.rank :]
                 where.stores.append((m.stored, place, value))
@@ -210,6 +212,8 @@ class _Emitter:
                 other = self.members[x]
                 if other is m or other.local is not None or other.stored is not None:
                     continue
+                if other.level == m.level and other.axes == m.axes:
+                    other.shared = True
                 if other.level != m.level or other.axes != m.axes or any(p != other.index for p in m.reads[x]):
                     other.stored = self._row_buffer(other)
 
