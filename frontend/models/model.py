@@ -296,6 +296,28 @@ class Model(Trainer, Layer):
 
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
+    def show(self, stage: str = "layers", format: str = "text", diff: str | None = None) -> str:
+        """A stage of the compiler as text: each node with its layer and the user's line.
+
+        stage    'layers', 'graph' (the forward pass), 'differentiated' (the training step); then what becomes of the
+                 training step, or of the forward pass before `compile()`: 'simplified', 'rows', 'kernels', 'program',
+                 'llvm', 'assembly', or a pass by its name
+        format   'text', 'dot' (Graphviz), 'json', 'graphml'
+        diff     another stage: what is different in it
+
+        Raises ArgumentError for a stage or format that there is not, StateError if it does not exist yet.
+        """
+        from gnomon import inspecting
+
+        return inspecting.show_model(self, stage, format, diff)
+
+    def profile(self, x: Any, y: Any = None, batch_size: int = 32, repeat: int = 10) -> Any:
+        """Time, bytes and arithmetic of each kernel of a training step on the first batch of x and y, or of the forward
+        pass if there is no y. Prints as a table; weights and metrics are as they were when it returns."""
+        from gnomon import inspecting
+
+        return inspecting.profile_model(self, x, y, batch_size, repeat)
+
     def get_config(self) -> dict[str, Any]:
         if self._graph is not None and _takes_tensors(type(self)):
             from gnomon.models.functional import graph_config
