@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,9 +10,9 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
-from gnomon.compiler.lowering import contraction, cpu, cuda
+from gnomon.compiler.lower import Code, lower
 from gnomon.compiler.lowering.emit import NeedsMemory, RowProgram, emit
-from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, is_external, make_groups
+from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.leaves import Array, Input, Parameter, key_of
@@ -21,7 +20,6 @@ from gnomon.compiler.ops.shape import Equate, Slice
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat, Slot, Source, Step
 from gnomon.compiler.render import cuda as cuda_text
-from gnomon.compiler.render import llvm
 from gnomon.compiler.render.entry import render_entry
 from gnomon.compiler.sizes import Dim, Size, Symbol, maximum, non_negative, product, symbol
 from gnomon.compiler.targets import Target
@@ -209,24 +207,16 @@ class _Plan:
             if any(g is not group for g in self.readers.get(m, ())):
                 self._memory(m)
         while True:
-            memory = {n: b for n, b in self.buffers.items() if is_external(n) or n in self.stored}
-            own = {m for m in group.members}
-            visible = {n: b for n, b in memory.items() if n not in own or n in self.buffers}
+            names = self._names(group)
             try:
-                rows = emit(group, visible, self.stored)
+                rows = emit(group, names, self.stored)
                 break
             except NeedsMemory as need:
                 self._memory(need.node)
         label = label_of(group)
         stages.rows.append((label, rows))
-        policy = cuda if target.kind == "cuda" else cpu
-        big = group.contract is not None and policy is cpu
-        pieces = contraction.kernels(rows, target, label) if big else None
-        if pieces is None:
-            kernel, extent = policy.kernel(rows, target, label)
-            pieces = [contraction.Piece(kernel, extent, arithmetic(rows))]
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
-        slot_by_buffer = {f"m{s}": s for s in range(len(self.slots))}
+        slot_by_buffer = {b.name: self.slot_of[n] for n, b in names.items()}
         read = dict.fromkeys(x for m in group.members for x in self.accesses.of(m) if x not in group.members)
         stages.lowered.append(
             Lowered(
@@ -235,10 +225,23 @@ class _Plan:
                 [(self.slot_of[m], m) for m in group.members if m in self.slot_of],
             )
         )
-        for piece in pieces:
-            for b in piece.scratch:
+        for made in lower(rows, group.contract is not None, target, label):
+            for b in made.piece.scratch:
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), "temporary")
-            self._launch(piece, slot_by_buffer, layers, group, target, stages)
+            self._launch(made, slot_by_buffer, layers, group, stages)
+
+    def _names(self, group: Group) -> dict[Node, Buffer]:
+        """Buffers of what a group reads and of those of its members that have memory, named by their place in the
+        group, so that equal groups are equal text. What is updated in place has one name."""
+        by_slot: dict[int, str] = {}
+        names: dict[Node, Buffer] = {}
+        for m in group.members:
+            for n in (*self.accesses.of(m), m):
+                slot = self.slot_of.get(n)
+                if slot is not None and n not in names:
+                    name = by_slot.setdefault(slot, f"m{len(by_slot)}")
+                    names[n] = Buffer(name, n.dtype, n.shape)
+        return names
 
     def _branch(self, node: Node, target: Target, stages: Stages) -> None:
         """A condition: the steps of both sides, of which the entry function runs one."""
@@ -277,35 +280,19 @@ class _Plan:
             self.steps, self.stored, self.groups, self.of, self.readers, self.accesses = outer
         self.steps.append(Branch(condition, *sides))
 
-    def _launch(self, piece, slot_by_buffer, layers, group, target, stages) -> None:
-        kernel = piece.kernel
-        on_gpu = target.kind == "cuda"
-        text = cuda_text.render(kernel, "KERNEL") if on_gpu else llvm.render(kernel, "KERNEL", target)
-        digest = hashlib.sha256(f"{text}{target.vector_bytes}".encode()).hexdigest()[:16]
-        safe = "".join(c if c.isalnum() else "_" for c in kernel.label)[:40]
-        name = f"{safe}_{digest}"
+    def _launch(self, made: Code, slot_by_buffer, layers, group: Group, stages: Stages) -> None:
+        name, kernel = made.source.name, made.kernel
         if name not in self.sources:
-            self.sources[name] = Source(name, re.sub(r"(?<=[@ ])KERNEL\(", f"{name}(", text), (name,))
+            self.sources[name] = made.source
             stages.kernels[name] = kernel
         stages.nodes.setdefault(name, list(group.members))
         buffers = tuple(slot_by_buffer[b.name] for b in kernel.buffers)
         moved = sum_sizes(product(self.slots[s].shape) * dtypes.named(self.slots[s].dtype).bytes for s in set(buffers))
-        flops = piece.flops
+        flops = made.piece.flops
         work = sum_sizes([floor(flops, 48), floor(moved, 30)])
-        launched = cuda_text.geometry(kernel) if on_gpu else None
-        geometry = (launched.grid, launched.block, launched.shared) if launched else ()
-        launch = Launch(
-            name,
-            buffers,
-            tuple(symbol(s) for s in kernel.sizes),
-            piece.extent,
-            work,
-            flops,
-            moved,
-            kernel.label,
-            layers,
-            *geometry,
-        )
+        sizes = tuple(symbol(s) for s in made.sizes)
+        extent = made.piece.extent
+        launch = Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
         self.steps.append(launch)
         stages.lowered[-1].launches.append(launch)
 
@@ -459,12 +446,6 @@ def label_of(group: Group) -> str:
             names[m.op.name] = None
     names.pop("elementwise", None)
     return "_".join(list(names)[:5]) or "kernel"
-
-
-def arithmetic(rows: RowProgram) -> Dim:
-    """About how many additions a row program is worth."""
-    outer = product(a.extent for a in rows.outer)
-    return outer * sum_sizes(product(a.extent for a in s.axes) * cpu.stage_cost(s) for s in rows.stages)
 
 
 def sum_sizes(dims) -> Dim:

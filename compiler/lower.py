@@ -1,0 +1,77 @@
+"""A row program for a target: its kernels and their text. Equal row programs are lowered once in a process."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from gnomon.compiler.kernel import Kernel
+from gnomon.compiler.lowering import contraction, cpu, cuda
+from gnomon.compiler.lowering.emit import RowProgram
+from gnomon.compiler.program import Source
+from gnomon.compiler.render import cuda as cuda_text
+from gnomon.compiler.render import llvm
+from gnomon.compiler.sizes import Dim, product
+from gnomon.compiler.targets import Target
+
+REMEMBERED = 2000
+"""Row programs whose kernels are kept."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A kernel with its text, and how it is launched. `geometry` is (grid, block, shared bytes) on a GPU."""
+
+    piece: contraction.Piece
+    source: Source
+    sizes: tuple[str, ...]
+    geometry: tuple = ()
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.piece.kernel
+
+
+_known: OrderedDict[tuple, tuple[Code, ...]] = OrderedDict()
+
+
+def lower(rows: RowProgram, is_product: bool, target: Target, label: str) -> tuple[Code, ...]:
+    """The kernels that run a row program, in order. `is_product`: it has the form of a product of some size."""
+    key = (repr(rows), rows.reads, rows.writes, rows.scratch, is_product, target, label)
+    found = _known.get(key)
+    if found is not None:
+        _known.move_to_end(key)
+        return found
+    pieces = contraction.kernels(rows, target, label) if is_product and target.kind != "cuda" else None
+    if pieces is None:
+        policy = cuda if target.kind == "cuda" else cpu
+        kernel, extent = policy.kernel(rows, target, label)
+        pieces = [contraction.Piece(kernel, extent, arithmetic(rows))]
+    made = tuple(_rendered(piece, target) for piece in pieces)
+    _known[key] = made
+    if len(_known) > REMEMBERED:
+        _known.popitem(last=False)
+    return made
+
+
+def _rendered(piece: contraction.Piece, target: Target) -> Code:
+    kernel = piece.kernel
+    on_gpu = target.kind == "cuda"
+    text = cuda_text.render(kernel, "KERNEL") if on_gpu else llvm.render(kernel, "KERNEL", target)
+    digest = hashlib.sha256(f"{text}{target.vector_bytes}".encode()).hexdigest()[:16]
+    name = f"{''.join(c if c.isalnum() else '_' for c in kernel.label)[:40]}_{digest}"
+    source = Source(name, re.sub(r"(?<=[@ ])KERNEL\(", f"{name}(", text), (name,))
+    launched = cuda_text.geometry(kernel) if on_gpu else None
+    geometry = (launched.grid, launched.block, launched.shared) if launched else ()
+    return Code(piece, source, kernel.sizes, geometry)
+
+
+def arithmetic(rows: RowProgram) -> Dim:
+    """About how many additions a row program is worth."""
+    outer = product(a.extent for a in rows.outer)
+    total: Dim = 0
+    for s in rows.stages:
+        total = total + product(a.extent for a in s.axes) * cpu.stage_cost(s)
+    return outer * total
