@@ -132,42 +132,42 @@ class Tensor:
         return evaluate_now(self.node, given)
 
     def __getitem__(self, key) -> Tensor:
-        return Tensor(getitem(self.node, key))
+        return Tensor(getitem(node_of(self), key))
 
     @property
     def T(self) -> Tensor:
-        return Tensor(build.transpose(self.node, range(self.ndim)[::-1]))
+        return Tensor(build.transpose(node_of(self), range(self.ndim)[::-1]))
 
     def astype(self, dtype) -> Tensor:
-        return Tensor(build.cast(self.node, dtypes.canonical(dtype)))
+        return Tensor(build.cast(node_of(self), dtypes.canonical(dtype)))
 
     def reshape(self, *shape) -> Tensor:
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        return Tensor(reshape_to(self.node, wanted))
+        return Tensor(reshape_to(node_of(self), wanted))
 
     def flatten(self) -> Tensor:
         return self.reshape(-1)
 
     def transpose(self, *axes) -> Tensor:
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        return Tensor(build.transpose(self.node, [a % self.ndim for a in order] or range(self.ndim)[::-1]))
+        return Tensor(build.transpose(node_of(self), [a % self.ndim for a in order] or range(self.ndim)[::-1]))
 
     dimshuffle = transpose
 
     def sum(self, axis=None, keepdims=False) -> Tensor:
-        return Tensor(build.sum(self.node, axis, keepdims))
+        return Tensor(build.sum(node_of(self), axis, keepdims))
 
     def mean(self, axis=None, keepdims=False) -> Tensor:
-        return Tensor(build.mean(self.node, axis, keepdims))
+        return Tensor(build.mean(node_of(self), axis, keepdims))
 
     def prod(self, axis=None, keepdims=False) -> Tensor:
-        return Tensor(build.prod(self.node, axis, keepdims))
+        return Tensor(build.prod(node_of(self), axis, keepdims))
 
     def max(self, axis=None, keepdims=False) -> Tensor:
-        return Tensor(build.max(self.node, axis, keepdims))
+        return Tensor(build.max(node_of(self), axis, keepdims))
 
     def min(self, axis=None, keepdims=False) -> Tensor:
-        return Tensor(build.min(self.node, axis, keepdims))
+        return Tensor(build.min(node_of(self), axis, keepdims))
 
     def dot(self, other) -> Tensor:
         return self @ other
@@ -221,16 +221,16 @@ class Tensor:
         return _matmul(other, self)
 
     def __neg__(self):
-        return Tensor(build.apply("negative", self.node))
+        return Tensor(build.apply("negative", node_of(self)))
 
     def __pos__(self):
         return self
 
     def __abs__(self):
-        return Tensor(build.apply("abs", self.node))
+        return Tensor(build.apply("abs", node_of(self)))
 
     def __invert__(self):
-        return Tensor(build.apply("logical_not" if self.dtype == "bool" else "bitwise_not", self.node))
+        return Tensor(build.apply("logical_not" if self.dtype == "bool" else "bitwise_not", node_of(self)))
 
     def __and__(self, other):
         return _binary("logical_and" if self.dtype == "bool" else "bitwise_and", self, other)
