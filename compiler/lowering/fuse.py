@@ -350,6 +350,7 @@ def _ordered(groups: list[Group]) -> list[Group]:
     """Groups so that each comes after those it depends on; among the ready ones, the oldest first."""
     import heapq
 
+    numbered = {g.number: g for g in groups}  # not their places: what comes here may be ordered already
     waiting = {g.number: set(g.after) for g in groups}
     users: dict[int, list[int]] = {g.number: [] for g in groups}
     for g in groups:
@@ -360,7 +361,7 @@ def _ordered(groups: list[Group]) -> list[Group]:
     order = []
     while ready:
         k = heapq.heappop(ready)
-        order.append(groups[k])
+        order.append(numbered[k])
         for u in users[k]:
             waiting[u].discard(k)
             if not waiting[u]:
