@@ -16,7 +16,7 @@ from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops import control, elementwise, leaves
 from gnomon.compiler.ops.scalar import SCALAR
 from gnomon.compiler.vectorize import vectorize
-from gnomon.function import function
+from gnomon.functions import function
 from gnomon.tensor import Tensor
 from tests.op_table import ROWS, Row, generator, names
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 import gnomon
 from gnomon import function, ops, random
-from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
+from gnomon.compiler.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gnomon.random_state import set_random_seed
 from gnomon.variable import collecting_updates
 
@@ -228,3 +228,17 @@ def test_the_example_learns_digits(capsys: pytest.CaptureFixture[str]) -> None:
 def test_categorical_needs_a_matrix() -> None:
     with pytest.raises(ShapeError, match=r"logits \[batch, classes\], got float32\[3\]"):
         random.categorical(np.zeros(3, np.float32), 2)
+
+
+def test_givens_reach_into_conditions() -> None:
+    """The sizes of a replaced input are renamed in sub-graphs too, and agree with what is not replaced."""
+    x, y = gnomon.fvector("x"), gnomon.fvector("y")
+    count = ops.arange(ops.shape(x)[0], dtype="float32")
+    total = ops.cond(ops.sum(x) > 0, lambda: ops.cumsum(x) + y, lambda: count - y)
+    data = gnomon.shared(np.array([1.0, 2.0, 3.0], np.float32), "data")
+    run = function([y], total, givens={x: data})
+    assert run(np.ones(3, np.float32)).tolist() == [2, 4, 7]
+    data.set_value(np.array([-1.0, 0.0, 0.0], np.float32))
+    assert run(np.ones(3, np.float32)).tolist() == [-1, 0, 1]
+    with pytest.raises(DataError):
+        run(np.ones(4, np.float32))
