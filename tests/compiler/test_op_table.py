@@ -126,6 +126,24 @@ def test_compiled_code_agrees_with_the_oracle(row: Row) -> None:
             row.check(compiled(*arrays), expected, dtype, sizes, factor=2)  # both sides may be wrong by the tolerance
 
 
+@by_row(SMOOTH)
+def test_compiled_gradients_agree_with_the_oracle(row: Row) -> None:
+    rng = generator(row)
+    inputs, outputs = row.build("float32")
+    results = [y for y in outputs if is_float(y)]
+    seeds = [leaves.fresh_input("seed", y.type) for y in results]
+    gradients = [g for g in vjp(results, seeds, [x for x in inputs if is_float(x)]) if g is not None]
+    compiled = function(
+        [Tensor(x) for x in (*inputs, *seeds)], [Tensor(g) for g in gradients], name=row.name, on_unused_input="ignore"
+    )
+    for sizes in row.sizes:
+        arrays = row.arrays(sizes, "float32", rng)
+        shapes = [np.shape(y) for y in evaluated(results, inputs, arrays, sizes)]
+        arrays += [rng.standard_normal(s).astype(np.float32) for s in shapes]
+        expected = [np.asarray(g) for g in evaluated(gradients, [*inputs, *seeds], arrays, sizes)]
+        row.check(compiled(*arrays), expected, "float32", sizes, factor=16)  # a few more operations than the row itself
+
+
 def test_every_op_and_scalar_function_has_a_row() -> None:
     used: set[type] = set()
     scalars: set[str] = set()
