@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from gnomon.compiler.errors import ArgumentError, nearest
@@ -25,8 +26,12 @@ class LayerOutput(Op):
     built from `x + y` must still know which is which. The mark tells, and leads back to the call.
     """
 
-    call: Call
+    number: int
     k: int
+    call: Call | None = field(compare=False)  # `number` tells calls apart
+
+    def identity(self):
+        return LayerOutput(self.number, self.k, None)
 
     def infer(self, x):
         return x
@@ -41,13 +46,16 @@ class LayerOutput(Op):
         return x(*index)
 
     def __repr__(self) -> str:
-        return f"LayerOutput({self.call.layer.name})"
+        return f"LayerOutput({self.call.layer.name if self.call is not None else self.number})"
 
 
 @algebra.watch(LayerOutput)
 def drop_marks(node: Node) -> Node:
     """layer_output(x) -> x, for programs need no calls."""
     return node.inputs[0]
+
+
+_numbers = count(1)
 
 
 class Call:
@@ -61,6 +69,7 @@ class Call:
     def __init__(self, layer: Layer, args: tuple, kwargs: dict[str, Any], outputs: Any, mark: bool = True):
         self.layer, self.args, self.kwargs = layer, args, kwargs
         self.inputs = [x for x in tree.flatten([list(args), kwargs]) if isinstance(x, Tensor)]
+        self.number = next(_numbers)
         self.index = len(layer._layer_state.calls)
         layer._layer_state.calls.append(self)
         marked = (self._mark(k, t) if mark else t for k, t in enumerate(tree.flatten(outputs)))
@@ -68,7 +77,11 @@ class Call:
         self.outputs: list[Tensor] = tree.flatten(self.structure)
 
     def _mark(self, k: int, tensor: Tensor) -> Tensor:
-        node = tensor.node if not tensor.node.inputs and not self.inputs else LayerOutput(self, k)(tensor.node)
+        node = (
+            tensor.node
+            if not tensor.node.inputs and not self.inputs
+            else LayerOutput(self.number, k, self)(tensor.node)
+        )
         marked = Tensor(node, tensor.name, (self.layer, self.index, k))
         marked.mask = tensor.mask
         return marked

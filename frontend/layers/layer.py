@@ -279,6 +279,45 @@ class Layer(Tracked):
             variable.buffer.set(next(results))
         return outputs
 
+    def stateless_call(
+        self,
+        trainable_variables: Sequence[Any],
+        non_trainable_variables: Sequence[Any],
+        *args: Any,
+        return_losses: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Call with these values for the variables and change nothing.
+
+        Returns (outputs, new values of the non-trainable variables), with the losses third if asked. Tensors if
+        anything given is symbolic, else arrays. Raises StateError before the layer is built.
+        """
+        if not self.built:
+            raise StateError(f"stateless_call: layer {self.name!r} is not built; call it on data, or build it, first")
+        own = self.trainable_variables, self.non_trainable_variables
+        given = trainable_variables, non_trainable_variables
+        for kind, wanted, got in zip(("trainable", "non-trainable"), own, given, strict=True):
+            if len(wanted) != len(got):
+                raise ArgumentError(f"layer {self.name!r} has {len(wanted)} {kind} variables, got {len(got)} values")
+        values: dict[Any, np.ndarray] = {}
+        symbolic = is_symbolic_call([*map(list, given), *args], kwargs)
+        known = None if symbolic else values
+        args, kwargs = tree.map_structure(
+            lambda x: as_tensor(x, known) if hasattr(x, "__array__") else x, (args, kwargs)
+        )
+        with collecting_updates() as scope:
+            for variable, value in zip([*own[0], *own[1]], [*given[0], *given[1]], strict=True):
+                scope[variable] = node_of(as_tensor(value, known))
+            outputs = self._call(args, kwargs)
+            losses = [Tensor(node_of(loss)) for loss in self.losses] if return_losses else []
+            state = [Tensor(scope[v]) for v in own[1]]
+        self._clear_losses()
+        found: tuple = (outputs, state, losses) if return_losses else (outputs, state)
+        if not symbolic:
+            results = iter(evaluate_all([node_of(t) for t in tree.flatten(list(found))], values))
+            found = tree.map_structure(lambda _: np.array(next(results)).view(Array), found)
+        return found
+
     def _call_signature(self) -> inspect.Signature:
         if self._layer_state.signature is None:
             self._layer_state.signature = inspect.signature(self.call)

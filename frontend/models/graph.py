@@ -11,7 +11,7 @@ from gnomon.compiler.graph import Node, walk
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input as InputLeaf
 from gnomon.compiler.ops.leaves import Parameter
-from gnomon.layers.calls import Call, LayerOutput
+from gnomon.layers.calls import Call, LayerOutput, call_of
 from gnomon.layers.input import InputLayer
 from gnomon.layers.layer import Layer
 from gnomon.models.operation import Operation, operation_calls
@@ -74,9 +74,9 @@ class CallGraph:
             if node in seen:
                 continue
             seen.add(node)
-            if isinstance(node.op, LayerOutput):
-                call = node.op.call
-                tensors[node] = call.outputs[node.op.k]
+            call = call_of(node)
+            if call is not None:
+                tensors.update((t.node, t) for t in call.outputs)
                 pending.extend(t.node for t in call.inputs)
             elif not isinstance(node.op, InputLeaf):
                 expressions.append(node)
@@ -90,8 +90,9 @@ class CallGraph:
         node = tensor.node
         if node in self._by_node:
             return self._by_node[node]
-        if isinstance(node.op, LayerOutput):
-            return node.op.call
+        call = call_of(node)
+        if call is not None:
+            return call
         name = tensor.name or (node.op.name if isinstance(node.op, InputLeaf) else repr(node))
         what = (
             "a variable or constant"

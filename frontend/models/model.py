@@ -19,9 +19,10 @@ from gnomon.layers.tracking import change_count, note_change
 from gnomon.models.graph import CallGraph
 from gnomon.models.training import Trainer
 from gnomon.registry import deserialize_object, serialize_object
+from gnomon.surroundings import surroundings
 from gnomon.tensor import Array, Tensor, as_dims, new_input
 from gnomon.utils import tree
-from gnomon.variable import collecting_updates
+from gnomon.variable import collecting_updates, is_tracing
 
 
 def _is_functional(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -186,6 +187,14 @@ class Model(Trainer, Layer):
         outputs = self._graph.run(values)
         return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and type(args[0]) is np.ndarray:  # the common case, looked up at once
+            x = args[0]
+            known = self._compiled_calls.get((x.dtype, x.shape[1:], x.ndim, change_count()))
+            if known is not None and surroundings() is None and not is_tracing():
+                return known(args)
+        return super().__call__(*args, **kwargs)
+
     def _convert(self, x: Any) -> Any:
         if self._graph is None:
             return super()._convert(x)
@@ -271,6 +280,8 @@ class Model(Trainer, Layer):
                 )
                 self._compiled_calls[form, change_count(), ranks] = known
             self._compiled_calls[form, change_count(), types] = known  # counted anew: tracing may have built layers
+            if form == "[[*], {}]":
+                self._compiled_calls[arrays[0].dtype, arrays[0].shape[1:], arrays[0].ndim, change_count()] = known
         return known(arrays)
 
     # ---- printing and writing
@@ -407,10 +418,14 @@ class _CompiledCall:
             on_unused_input="ignore",
         )
         self.counts = [len(x) for x in losses]
+        self.single = isinstance(outputs, Tensor) and not self.layers
         self.dtypes = [dtypes.named(x.dtype).numpy for x in self.inputs]
 
-    def __call__(self, arrays: list[np.ndarray]) -> Any:
-        results = iter(self.function(*(a.astype(d, copy=False) for a, d in zip(arrays, self.dtypes, strict=True))))
+    def __call__(self, arrays: Sequence[np.ndarray]) -> Any:
+        results = self.function(*(a.astype(d, copy=False) for a, d in zip(arrays, self.dtypes, strict=True)))
+        if self.single:
+            return results[0].view(Array)
+        results = iter(results)
         outputs = tree.map_structure(lambda _: np.asarray(next(results)).view(Array), self.structure)
         for layer, count in zip(self.layers, self.counts, strict=True):
             layer._layer_state.losses = [np.asarray(next(results)).view(Array) for _ in range(count)]

@@ -1,6 +1,8 @@
 """Models are called, reused, taken apart, cloned and written."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -200,6 +202,33 @@ def test_subclass_of_a_functional_model():
     assert model.shout() == "MINE"
     assert model(X).shape == (5, 2)
     assert type(Mine.from_config(model.get_config())) is Mine
+
+
+def test_stateless_call_changes_nothing():
+    model = Sequential([Input((4,)), layers.Dense(3, kernel_regularizer="l2"), layers.Dropout(0.5)])
+    weights = [np.ones((4, 3), "float32"), np.zeros(3, "float32")]
+    state = [v.numpy() for v in model.non_trainable_variables]
+    outputs, new, losses = model.stateless_call(weights, state, X, training=True, return_losses=True)
+    kept = outputs != 0
+    np.testing.assert_allclose(outputs[kept], np.broadcast_to(2 * X.sum(1, keepdims=True), (5, 3))[kept], rtol=1e-5)
+    np.testing.assert_allclose(losses[0], 0.01 * 12, rtol=1e-5)
+    assert new[0][1] == state[0][1] + 1
+    np.testing.assert_array_equal(model.non_trainable_variables[0].numpy(), state[0])
+    assert (model.get_weights()[0] != weights[0]).all()
+
+
+def test_models_are_freed():
+    def make():
+        x = Input((4,))
+        layer = layers.Dense(3)
+        model = Model(x, layer(x) + 1.0)
+        model(X)
+        return weakref.ref(model), weakref.ref(layer), weakref.ref(layer.kernel)
+
+    dead = make()
+    while gc.collect():  # freed nodes free those that their entries in the table of living ones held
+        pass
+    assert [ref() for ref in dead] == [None] * 3
 
 
 def test_updates_of_a_traced_model_are_collected_once():
