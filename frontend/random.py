@@ -22,7 +22,8 @@ from gnomon.compiler.sizes import Size
 from gnomon.config import floatx
 from gnomon.naming import auto_name
 from gnomon.ops.arguments import as_axis, as_dtype, as_shape, floating, numbers
-from gnomon.ops.positions import hot, order_of
+from gnomon.ops.order import order_of
+from gnomon.ops.positions import hot
 from gnomon.random_state import global_state, make_default_seed
 from gnomon.surroundings import is_defining
 from gnomon.tensor import Tensor, is_symbolic, node_of, op, operand

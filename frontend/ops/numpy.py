@@ -128,18 +128,15 @@ from gnomon.ops.elementwise import (
     trunc,
     where,
 )  # fmt: skip
-from gnomon.ops.positions import (
+from gnomon.ops.order import (
     argpartition,
     argsort,
-    bincount,
     corrcoef,
     correlate,
     cumprod,
     cumsum,
     diff,
     digitize,
-    get_item,
-    histogram,
     isin,
     median,
     nancumprod,
@@ -149,6 +146,11 @@ from gnomon.ops.positions import (
     searchsorted,
     select,
     sort,
+)  # fmt: skip
+from gnomon.ops.positions import (
+    bincount,
+    get_item,
+    histogram,
     take,
     take_along_axis,
     unravel_index,
