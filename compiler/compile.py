@@ -11,7 +11,7 @@ from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower
-from gnomon.compiler.lowering.emit import NeedsMemory, RowProgram, emit
+from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowProgram, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
@@ -155,13 +155,20 @@ class _Plan:
 
     def place_updates(self) -> None:
         """Compute new values straight into their variables where no one needs the old ones; else copy at the end."""
+        changed = {p for p, _ in self.updates}
+        first: list[Copy] = []
         for parameter, value in self.updates:
             slot = self.slot_of[parameter]
-            if value in self.slot_of or not self._may_overwrite(parameter, value):
+            if value in changed:  # the old value of a variable that changes itself: kept apart before any does
+                kept = self._slot(f"t{len(self.slots)}", value.type, "temporary")
+                first.append(Copy(self.slot_of[value], kept))
+                self.late.append(Copy(kept, slot))
+            elif value in self.slot_of or not self._may_overwrite(parameter, value):
                 self._memory(value)
                 self.late.append(Copy(self.slot_of[value], slot))
             else:
                 self._give(value, slot)
+        self.late = first + self.late
 
     def _may_overwrite(self, parameter: Node, value: Node) -> bool:
         """Whether `value` can be written over `parameter`: whoever else reads the old value can run before."""
@@ -208,11 +215,16 @@ class _Plan:
                 self._memory(m)
         while True:
             names = self._names(group)
+            overwritten = {p: v for p, v in self.updates if v in names and self.slot_of[v] == self.slot_of[p]}
             try:
-                rows = emit(group, names, self.stored)
+                rows = emit(group, names, self.stored, overwritten)
                 break
             except NeedsMemory as need:
                 self._memory(need.node)
+            except OverwritesTooSoon as early:  # the new value is kept apart, and copied when all has run
+                value = early.value
+                self._give(value, self._slot(f"t{len(self.slots)}", value.type, "temporary"))
+                self.late += [Copy(self.slot_of[value], self.slot_of[p]) for p, v in overwritten.items() if v is value]
         label = label_of(group)
         stages.rows.append((label, rows))
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]

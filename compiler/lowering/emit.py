@@ -31,6 +31,14 @@ class NeedsMemory(Exception):
         self.node = node
 
 
+class OverwritesTooSoon(Exception):
+    """A variable's new value would be stored over the old one while a later stage still needs that."""
+
+    def __init__(self, value: Node):
+        super().__init__(value)
+        self.value = value
+
+
 @dataclass
 class Stage:
     """A loop nest over `axes`: name, fold, then store. A stage without axes is straight code.
@@ -80,21 +88,29 @@ class _Member:
     kind: str = ""  # of its fold
     shared: bool = False  # read by others where it is made
     reads: dict[Node, list[tuple[Dim, ...]]] = field(default_factory=dict)  # of other members
+    old: set[Node] = field(default_factory=set)  # parameters it reads that are overwritten
 
 
-def emit(group: Group, memory: Mapping[Node, Buffer], stored: set[Node]) -> RowProgram:
+def emit(
+    group: Group, memory: Mapping[Node, Buffer], stored: set[Node], overwritten: Mapping[Node, Node] | None = None
+) -> RowProgram:
     """The row program of a group.
 
     memory   buffers of externals, of other groups' members, and of those members whose values are wanted outside
     stored   all nodes that do not melt
+    overwritten   parameters whose new values are stored in their place: {parameter: value}
+
+    Raises NeedsMemory, OverwritesTooSoon: the caller changes `memory` and tries again.
     """
     with index_names():
-        return _Emitter(group, memory, stored).run()
+        return _Emitter(group, memory, stored, overwritten or {}).run()
 
 
 class _Emitter:
-    def __init__(self, group: Group, memory: Mapping[Node, Buffer], stored: set[Node]):
-        self.group, self.memory, self.stored = group, memory, stored
+    def __init__(
+        self, group: Group, memory: Mapping[Node, Buffer], stored: set[Node], overwritten: Mapping[Node, Node]
+    ):
+        self.group, self.memory, self.stored, self.overwritten = group, memory, stored, overwritten
         self.rank = group.rank
         first = group.members[0]
         self.outer = outer_index(first.shape)[: self.rank]
@@ -103,6 +119,9 @@ class _Emitter:
 
     def run(self) -> RowProgram:
         order = [self._place(n) for n in self.group.members]
+        for parameter, value in self.overwritten.items():
+            if value in self.members and any(parameter in m.old and m.level > self.members[value].level for m in order):
+                raise OverwritesTooSoon(value)
         self._decide_storage(order)
         stages: dict[tuple[int, tuple[Index, ...]], Stage] = {}
 
@@ -188,6 +207,7 @@ class _Emitter:
 
     def _reads(self, node: Node, m: _Member) -> dict[Node, list[tuple[Dim, ...]]]:
         by_name = {f"n{x.serial}": x for x in self.members}
+        changing = {f"n{x.serial}": x for x in self.overwritten}
         found: dict[Node, list[tuple[Dim, ...]]] = {}
         melter = Melter(self._placeholder)
         e = melter.element(node, m.index)
@@ -199,6 +219,8 @@ class _Emitter:
         for load in expressions([e]):
             if isinstance(load, Load) and load.buffer.name in by_name:
                 found.setdefault(by_name[load.buffer.name], []).append(load.index)
+            elif isinstance(load, Load) and load.buffer.name in changing:
+                m.old.add(changing[load.buffer.name])
         m.reads = found
         return found
 
