@@ -259,6 +259,23 @@ def contract_what_was_transposed(node: Node) -> Node | None:
     return Contract(x_axes, w_axes, op.out)(x, w) if changed else None
 
 
+@watch(Contract)
+def multiply_columns_and_rows(node: Node) -> Node | None:
+    """x[n, 1] @ w[1, m] -> x * w, both repeated: where no axis of more than one element is summed over."""
+    op = node.op
+    assert isinstance(op, Contract)
+    x, w = node.inputs
+    extent = dict(zip(op.x + op.w, x.shape + w.shape, strict=True))
+    if node.dtype == "bool" or any(extent[a] != 1 for a in op.summed):
+        return None
+    repeated = []
+    for axes, operand in ((op.x, x), (op.w, w)):
+        kept = [a for a in axes if a in op.out]
+        rows = build.reshape(operand, [extent[a] for a in kept])
+        repeated.append(build.broadcast(rows, node.shape, [op.out.index(a) for a in kept]))
+    return build.multiply(*repeated)
+
+
 @watch(Slice)
 def join_slices(node: Node) -> Node | None:
     """slice(slice(x)) -> slice(x);  slice(number) -> number."""
