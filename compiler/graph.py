@@ -270,10 +270,27 @@ def inherit(*nodes: Node) -> Iterator[None]:
         _inherited.reset(token)
 
 
+_again: ContextVar[tuple[Any, tuple[str, int]] | None] = ContextVar("again", default=None)
+
+
+@contextmanager
+def made_again(place: tuple[str, int]) -> Iterator[None]:
+    """Inside, what was asked for at `place`, a user's file and line, is made again: nodes keep that line, unless user
+    code that runs inside makes them."""
+    token = _again.set((sys._getframe(2), place))  # 0 is this generator, 1 its context manager
+    try:
+        yield
+    finally:
+        _again.reset(token)
+
+
 def user_line() -> tuple[str, int]:
     """File and line of the innermost frame that is not gnomon's own; ('', 0) if there is none."""
     frame = sys._getframe(1)
+    outer, place = _again.get() or (None, ("", 0))
     while frame is not None:
+        if frame is outer:
+            return place
         module = frame.f_globals.get("__name__", "")
         if not (module == "gnomon" or module.startswith("gnomon.") or module in ("contextlib", "functools")):
             return frame.f_code.co_filename, frame.f_lineno

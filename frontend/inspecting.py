@@ -18,10 +18,11 @@ import numpy as np
 
 from gnomon.compiler import dtypes, show
 from gnomon.compiler.errors import ArgumentError, StateError, nearest
-from gnomon.compiler.graph import Node, origins
+from gnomon.compiler.graph import Node, Origin, origins
 from gnomon.compiler.passes import PASSES
 from gnomon.compiler.sizes import Size, evaluate
 from gnomon.layers.calls import Call
+from gnomon.layers.input import InputLayer
 
 FORMATS = ("text", "dot", "json", "graphml")
 STAGES = ("graph", *(name for name, _ in PASSES), "simplified", "rows", "kernels", "program", "llvm", "assembly")
@@ -280,6 +281,7 @@ def _layers(model: Any) -> Stage:
 def _call_entry(call: Call, number: int, read: tuple[int, ...]) -> show.Entry:
     types = [str(t.node.type) for t in call.outputs]
     first = call.outputs[0].node
+    layer = "" if isinstance(call.layer, InputLayer) else call.layer.name
     return show.Entry(
         number,
         type(call.layer).__name__,
@@ -288,7 +290,7 @@ def _call_entry(call: Call, number: int, read: tuple[int, ...]) -> show.Entry:
         first.dtype,
         tuple(map(str, first.shape)),
         read,
-        origins(first.inputs[0] if first.inputs else first),
+        (Origin(layer, *call.place),),
     )
 
 

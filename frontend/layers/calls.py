@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from gnomon.compiler.errors import ArgumentError, nearest
-from gnomon.compiler.graph import Node, Op
+from gnomon.compiler.graph import Node, Op, user_line
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.tensor import Tensor, is_symbolic
 from gnomon.utils import tree
@@ -63,6 +63,7 @@ class Call:
 
     args, kwargs   as given, Tensors among them
     inputs, outputs   the Tensors in them and in the result, in order
+    place     the user's file and line
     mark      whether the outputs are nodes of their own (`LayerOutput`)
     """
 
@@ -70,6 +71,7 @@ class Call:
         self.layer, self.args, self.kwargs = layer, args, kwargs
         self.inputs = [x for x in tree.flatten([list(args), kwargs]) if isinstance(x, Tensor)]
         self.number = next(_numbers)
+        self.place = user_line()
         self.index = len(layer._layer_state.calls)
         layer._layer_state.calls.append(self)
         marked = (self._mark(k, t) if mark else t for k, t in enumerate(tree.flatten(outputs)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gnomon.compiler.errors import ArgumentError, GraphError, ShapeError
-from gnomon.compiler.graph import Node, walk
+from gnomon.compiler.graph import Node, made_again, walk
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input as InputLeaf
 from gnomon.compiler.ops.leaves import Parameter
@@ -181,7 +181,8 @@ class CallGraph:
                 continue
             look = lambda t: known[t.node] if isinstance(t, Tensor) and t.node in known else t
             args, kwargs = tree.map_structure(look, (list(call.args), call.kwargs))
-            outputs = tree.flatten(operator(call.layer)(*args, **kwargs))
+            with made_again(call.place):
+                outputs = tree.flatten(operator(call.layer)(*args, **kwargs))
             for old, new in zip(call.outputs, outputs, strict=True):
                 known[old.node] = new
         return tree.map_structure(lambda t: known[t.node], self.output_structure)
