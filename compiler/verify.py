@@ -34,6 +34,7 @@ from gnomon.compiler.kernel import (
     Store,
     Value,
     expressions,
+    statements,
 )
 from gnomon.compiler.ops.leaves import Input, Parameter
 from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Step
@@ -165,7 +166,7 @@ class _Program:
             slot = self.program.slots[s]
             if slot.dtype != buffer.dtype or product(slot.shape) != product(buffer.shape):
                 raise self._error(f"{what} takes {buffer!r}, but slot {slot.name!r} is {slot.dtype}{list(slot.shape)}")
-            if buffer in kernel.reads:
+            if buffer in kernel.reads and (buffer not in kernel.writes or _reads_first(kernel, buffer)):
                 self._read(s, written, what)
         return {self._owner(s) for s, b in zip(step.buffers, kernel.buffers, strict=True) if b in kernel.writes}
 
@@ -174,6 +175,24 @@ class _Program:
             slot = self.program.slots[s]
             if slot.kind == "temporary" and not slot.first <= number <= slot.last:
                 raise self._error(f"step {number} uses {slot.name!r}, which lives from {slot.first} to {slot.last}")
+
+
+def _reads_first(kernel: Kernel, buffer: Buffer) -> bool:
+    """Whether a kernel reads a buffer before it writes it, rather than what it wrote itself."""
+    for s in statements(kernel.body):
+        match s:
+            case Store() | Let():
+                places = s.index if isinstance(s, Store) else ()
+                roots = [s.value, *(a.x for i in places for a in _all_atoms(i) if isinstance(a, Value))]
+            case If():
+                roots = [s.condition]
+            case _:
+                continue
+        if any(isinstance(e, Load) and e.buffer is buffer for e in expressions(roots)):
+            return True
+        if isinstance(s, Store) and s.buffer is buffer:
+            return False
+    return False
 
 
 def _touched(step: Step) -> Iterator[int]:

@@ -320,9 +320,11 @@ def _guard(x: kernel.Expr, condition: kernel.Expr) -> kernel.Expr:
     def masked(e: kernel.Expr) -> kernel.Expr | None:
         if not isinstance(e, kernel.Load):
             return None
-        return kernel.Load(e.buffer, e.index, condition if e.mask is None else Apply(both, (e.mask, condition)))
+        index = tuple(rewriter.size(i) for i in e.index)  # positions may be loaded too
+        return kernel.Load(e.buffer, index, condition if e.mask is None else Apply(both, (e.mask, condition)))
 
-    return kernel.rewrite(x, masked)
+    rewriter = kernel.Rewriter(masked)
+    return rewriter.expr(x)
 
 
 @dataclass(frozen=True)
