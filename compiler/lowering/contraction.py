@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
@@ -39,7 +40,19 @@ from gnomon.compiler.kernel import (
 from gnomon.compiler.lowering.cpu import flat, merged
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.ops.scalar import scalar
-from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, floordiv, maximum, modulo, product
+from gnomon.compiler.sizes import (
+    Atom,
+    Dim,
+    Index,
+    Size,
+    atoms,
+    ceildiv,
+    coefficient,
+    floordiv,
+    maximum,
+    modulo,
+    product,
+)
 from gnomon.compiler.targets import Target
 
 IN_PLACE = 64
@@ -50,6 +63,10 @@ SHALLOW = 16
 """Rows are read in place, however scattered, if there are fewer terms than this in each sum."""
 HELD = 256 << 10
 """Bytes of a panel that one parallel iteration may keep for itself."""
+STRIP = 2048
+"""Numbers of the result that are kept at hand while few rows are multiplied."""
+TOGETHER = 8
+"""Terms added to a strip in one pass."""
 RUN = 16
 """Blocks of rows that are done with a panel packed for them."""
 PAGE_PART = 512
@@ -210,6 +227,7 @@ class _Schedule:
         self.lane = Index(f"l{self.tile.width}", self.tile.width)
         self.left: Buffer | None = None  # packed operands
         self.right: Buffer | None = None
+        self.chunks = 0  # vectors of a strip, if the result is computed by strips
         self.alone = False  # the packed lanes are one panel, of the parallel iteration's own
         self.flops: Dim = 0
         self.counter = 0
@@ -241,15 +259,22 @@ class _Schedule:
         return pieces
 
     def _wide(self) -> _Schedule:
-        """The schedule for few rows: one row at a time, as many lanes as half the registers hold, so that what is read
-        of the lanes' operand is long runs of it."""
+        """The schedule for few rows: one row at a time. Where the result is long, strips of it stay in the nearest
+        cache while rows of the lanes' operand run by, several at once: what is read are long runs of memory."""
         lanes = self.target.lanes(dtypes.named(self.dtype).bits)
-        width = lanes * self.target.registers // 2
+        width = 4 * lanes
         extent = self.p.lanes.extent
         if isinstance(extent, int):
             while width > lanes and (width // 2 >= extent or extent // width < self.target.threads):
                 width //= 2
-        return _Schedule(self.p, self.target, Tile(1, width))
+        schedule = _Schedule(self.p, self.target, Tile(1, width))
+        strip = STRIP
+        if isinstance(extent, int):
+            while strip > width and extent // strip < self.target.threads:
+                strip //= 2
+        if strip >= 4 * width:
+            schedule.chunks = strip // width
+        return schedule
 
     # ---- operands
 
@@ -381,7 +406,9 @@ class _Schedule:
         panel = Index("panel", self.panels)
         block = tile.rows * BLOCK
         blocks = ceildiv(self.rows, block)
-        self.panel = Size.of(panel) if self.panels != 1 else 0
+        if self.chunks:
+            panel = Index("panel", ceildiv(p.lanes.extent, self.chunks * tile.width))
+        self.panel = Size.of(panel) if panel.extent != 1 else 0
         if self.alone:  # one panel, packed once for a run of blocks
             assert self.right is not None
             run = Index("run", ceildiv(blocks, RUN))
@@ -434,7 +461,7 @@ class _Schedule:
         tile, rows = self.tile, self.rows
         if tile.rows == 1 or (isinstance(rows, int) and rows < tile.rows):
             r = self._index("r", min_of(rows, block))
-            single = self._row(start + Size.of(r))
+            single = self._strip(start + Size.of(r)) if self.chunks else self._row(start + Size.of(r))
             surely = isinstance(rows, int) and (rows <= block or rows % block == 0)
             return (For(r, single if surely else (If(_less(start + Size.of(r), rows), single),)),)
         t = self._index("t", min(BLOCK, rows // tile.rows) if isinstance(rows, int) else BLOCK)
@@ -512,6 +539,53 @@ class _Schedule:
         result.append(self._finish(at, total))
         return tuple(result)
 
+    def _strip(self, at: Dim) -> tuple[Stmt, ...]:
+        """One row of the result, a strip of it at a time: sums kept in a buffer, `TOGETHER` terms added in one pass."""
+        width, strip = self.tile.width, self.panel
+        sums = Buffer("strip", self.dtype, (self.chunks * width,), "local")
+        if sums not in self.allocs:
+            self.allocs.append(sums)
+        c = self._index("c", self.chunks)
+        self.panel = strip * self.chunks + Size.of(c)
+        own = (Size.of(c) * width + Size.of(self.lane),)
+        extent = self.p.lanes.extent
+
+        def each(*body: Stmt) -> Stmt:
+            inside: tuple[Stmt, ...] = body
+            if not (isinstance(extent, int) and extent % (self.chunks * width) == 0):
+                inside = (If(_less(self.panel * width, extent), inside),)
+            return For(c, inside)
+
+        def terms(places: list[Dim], last: Index | None) -> Stmt:
+            total: Expr = Load(sums, own)
+            names: list[Stmt] = []
+            for place in places:
+                name, right = self._right()
+                change = Rewriter(index=partial(_moved, last, place))
+                names += change.body(self._masked_right(name, right))
+                total = self._fma(change.expr(self._left(at)), name, total)
+            return each(For(self.lane, (*names, Store(sums, own, total)), "vector"))
+
+        zero = each(For(self.lane, (Store(sums, own, Const(self.dtype, 0)),), "vector"))
+        axes = [a for a in self.p.summed if a.extent != 1]
+        if not axes:
+            nest: tuple[Stmt, ...] = (terms([0], None),)
+        else:
+            last = axes[-1]
+            groups = self._index("k", floordiv(last.extent, TOGETHER))
+            done = floordiv(last.extent, TOGETHER) * TOGETHER
+            rest = self._index("k", last.extent - done)
+            nest = ()
+            if groups.extent != 0:
+                nest += (For(groups, (terms([Size.of(groups) * TOGETHER + u for u in range(TOGETHER)], last),)),)
+            if rest.extent != 0:
+                nest += (For(rest, (terms([done + Size.of(rest)], last),)),)
+            for a in reversed(axes[:-1]):
+                nest = (For(a, nest),)
+        finish = each(self._finish(at, Load(sums, own)))
+        self.panel = strip
+        return (zero, *nest, finish)
+
     def _right(self) -> tuple[Local, Expr]:
         self.counter += 1
         name, lane = Local(f"w{self.counter}", self.dtype), Size.of(self.lane)
@@ -578,6 +652,10 @@ class _Schedule:
     def _index(self, name: str, extent: Dim) -> Index:
         self.counter += 1
         return Index(f"{name}{self.counter}", extent)
+
+
+def _moved(last: Index | None, place: Dim, a: Atom) -> Dim | None:
+    return place if a is last else None
 
 
 def min_of(a: Dim, b: Dim) -> Dim:
