@@ -90,10 +90,10 @@ class Trainer:
         return self._trainer_state().compiled
 
     def _trainer_state(self) -> TrainerState:
-        state = self.__dict__.get("_training")
+        state = self.__dict__.get("_trainer")
         if state is None:
             state = TrainerState()
-            object.__setattr__(self, "_training", state)
+            object.__setattr__(self, "_trainer", state)
         return state
 
     def _ready(self, what: str) -> TrainerState:
