@@ -15,8 +15,9 @@ from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowPro
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
+from gnomon.compiler.ops.index import Gather, GatherAlong
 from gnomon.compiler.ops.leaves import Array, Input, Parameter, key_of
-from gnomon.compiler.ops.shape import Equate, Slice
+from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat, Slot, Source, Step
 from gnomon.compiler.render import cuda as cuda_text
@@ -423,7 +424,25 @@ class _Plan:
                         inside = maximum(highest + 1, have)  # is `have` if the position is within the axis
                         message = f"position {highest} must be inside an axis of {have} elements: a slice at {where}"
                         checks.setdefault((inside, have), Check(inside, have, message))
+            else:
+                for have, least in _needed(n):
+                    if not non_negative(have - 1):
+                        where = ", ".join(repr(o) for o in origins(n))
+                        inside = maximum(least, have)
+                        message = f"an axis of {have} elements must not be empty: {type(n.op).__name__} at {where}"
+                        checks.setdefault((inside, have), Check(inside, have, message))
         return tuple(checks.values())
+
+
+def _needed(node: Node) -> list[tuple[Dim, Dim]]:
+    """Axes that must have elements, and how many: those that are read at computed positions, if anything is read, and
+    those that something is put between."""
+    if isinstance(node.op, (Gather, GatherAlong)):
+        any_read = 1 - maximum(0, 1 - product(node.shape))
+        return [(node.inputs[0].shape[node.op.axis], any_read)]
+    if isinstance(node.op, Pad):
+        return [(d, 1) for d, between in zip(node.inputs[0].shape, node.op.interior, strict=True) if between]
+    return []
 
 
 def touched(step: Step) -> list[int]:

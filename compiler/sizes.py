@@ -120,7 +120,7 @@ class Pair(Atom):
 
 
 class FloorDiv(Pair, metaclass=Interned):
-    """floor(a / b) where nothing simpler is known; b > 0."""
+    """floor(a / b) where nothing simpler is known; b > 0. Should a size make b 0, nothing is that small and b is 1."""
 
     __slots__ = ()
 
@@ -129,7 +129,7 @@ class FloorDiv(Pair, metaclass=Interned):
         self.name = f"({_factor(a)}//{_factor(b)})"
 
     def evaluate(self, values):
-        return evaluate(self.a, values) // evaluate(self.b, values)
+        return evaluate(self.a, values) // max(1, evaluate(self.b, values))
 
     def substitute(self, change):
         return floordiv(substitute(self.a, change), substitute(self.b, change))

@@ -38,7 +38,7 @@ from gnomon.compiler.kernel import (
 )
 from gnomon.compiler.ops.leaves import Input, Parameter
 from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Step
-from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol, product, symbols
+from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol, product, substitute, symbols
 
 # ---- graphs
 
@@ -161,10 +161,12 @@ class _Program:
                 f"{len(step.buffers)} and {len(step.sizes)}"
             )
         self._known(what, [*step.sizes, step.extent])
+        given = dict(zip(kernel.sizes, step.sizes, strict=True))  # equal code is shared whatever its sizes are called
         for s, buffer in zip(step.buffers, kernel.buffers, strict=True):
             self._slot(s, what)
             slot = self.program.slots[s]
-            if slot.dtype != buffer.dtype or product(slot.shape) != product(buffer.shape):
+            count = substitute(product(buffer.shape), lambda a: given.get(a.name) if isinstance(a, Symbol) else None)
+            if slot.dtype != buffer.dtype or product(slot.shape) != count:
                 raise self._error(f"{what} takes {buffer!r}, but slot {slot.name!r} is {slot.dtype}{list(slot.shape)}")
             if buffer in kernel.reads and (buffer not in kernel.writes or _reads_first(kernel, buffer)):
                 self._read(s, written, what)

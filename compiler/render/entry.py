@@ -167,6 +167,8 @@ class _Entry:
 
     def floordiv(self, atom: FloorDiv) -> str:
         a, b = self.size(atom.a), self.size(atom.b)
+        if not isinstance(atom.b, int):  # a size of 0 divides nothing, but must not trap
+            b = self.emit(f"call i64 @llvm.smax.i64(i64 {b}, i64 1)")
         quotient = self.emit(f"sdiv i64 {a}, {b}")
         rest = self.emit(f"srem i64 {a}, {b}")
         below = self.emit(f"icmp slt i64 {rest}, 0")

@@ -791,10 +791,20 @@ class _Renderer:
                 return Operand(self._cast(x.text, a.x.dtype, "int64", x.lanes, x.level), x.lanes, x.level)
         raise CompileError(f"kernel {self.name}: cannot evaluate {a!r}")
 
+    def _at_least_one(self, d: Dim) -> Operand:
+        """A divisor. A size may be 0 where the loop that divides by it does not run, and a division outside it must not
+        trap."""
+        y = self.size(d)
+        if isinstance(d, int):
+            return y
+        t, m = ltype("int64", y.lanes), f"v{y.lanes}i64" if y.lanes > 1 else "i64"
+        one = self._splat("1", "int64", y.lanes)
+        return Operand(self.emit(y.level, f"call {t} @llvm.smax.{m}({t} {y.text}, {t} {one})"), y.lanes, y.level)
+
     def _floordiv(self, a: FloorDiv) -> Operand:
         from gnomon.compiler.sizes import bounds, non_negative
 
-        x, y = self.size(a.a), self.size(a.b)
+        x, y = self.size(a.a), self._at_least_one(a.b)
         if non_negative(bounds(a.a)[0]):
             if isinstance(a.b, int) and a.b & (a.b - 1) == 0:
                 return self._arith("lshr", x, Operand(str(a.b.bit_length() - 1), 1, 0))
