@@ -302,9 +302,9 @@ class _Schedule:
 
     def _width(self, extent: Dim, cost: int) -> int:
         """Lanes of a loop of `extent` iterations: several registers where the body is light, none idle if short."""
-        registers = 4 if cost <= 24 else 2 if cost <= 90 else 1
+        registers = 4 if cost <= 400 else 2  # two at least: one alone waits for its own results
         if self.target.registers <= 16:
-            registers = min(registers, 2 if cost > 12 else 4)
+            registers = min(registers, 4 if cost <= 12 else 2 if cost <= 90 else 1)
         width = self.lanes * registers
         if isinstance(extent, int):
             while width > self.lanes and width > extent:
