@@ -425,7 +425,7 @@ class _Plan:
                         message = f"position {highest} must be inside an axis of {have} elements: a slice at {where}"
                         checks.setdefault((inside, have), Check(inside, have, message))
             else:
-                for have, least in _needed(n):
+                for have, least in _needed(n, self.request.repeat[1] if self.request.repeat is not None else 1):
                     if not non_negative(have - 1):
                         where = ", ".join(repr(o) for o in origins(n))
                         inside = maximum(least, have)
@@ -434,15 +434,20 @@ class _Plan:
         return tuple(checks.values())
 
 
-def _needed(node: Node) -> list[tuple[Dim, Dim]]:
-    """Axes that must have elements, and how many: those that are read at computed positions, if anything is read, and
-    those that something is put between."""
+def _needed(node: Node, runs: Dim) -> list[tuple[Dim, Dim]]:
+    """Axes that must have elements if the graph runs at all, and how many: those that are read at computed positions,
+    if anything is read, and those that something is put between."""
     if isinstance(node.op, (Gather, GatherAlong)):
-        any_read = 1 - maximum(0, 1 - product(node.shape))
-        return [(node.inputs[0].shape[node.op.axis], any_read)]
+        return [(node.inputs[0].shape[node.op.axis], _one_if_any(product(node.shape) * runs))]
     if isinstance(node.op, Pad):
-        return [(d, 1) for d, between in zip(node.inputs[0].shape, node.op.interior, strict=True) if between]
+        between = zip(node.inputs[0].shape, node.op.interior, strict=True)
+        return [(d, _one_if_any(runs)) for d, inside in between if inside]
     return []
+
+
+def _one_if_any(count: Dim) -> Dim:
+    """1 if `count` is above 0."""
+    return 1 - maximum(0, 1 - count)
 
 
 def touched(step: Step) -> list[int]:

@@ -105,6 +105,10 @@ class Executable:
         finally:
             self._free()
 
+    def fitting(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+        """The values of the symbolic sizes in a call with `arrays`. Raises DataError if an array does not fit."""
+        return dict(self._plan(arrays)[1].sizes)
+
     def memory(self, sizes: dict[str, int]) -> int:
         """Bytes of temporary memory that a call takes with these values of the symbolic sizes."""
         shapes = self._shapes(sizes)

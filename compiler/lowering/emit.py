@@ -160,7 +160,7 @@ class _Emitter:
         axes, kind = inner, ""
         if is_fold(node) and not inner:
             body = self._fold_of(node, tuple(index))
-            if body is not None:
+            if body is not None and body.axes:
                 axes, kind = body.axes, body.kind
         m = _Member(node, tuple(index), axes, 0, kind=kind)
         if not inner:
