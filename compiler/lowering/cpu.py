@@ -163,6 +163,16 @@ def cost_of(roots: Iterable[Expr]) -> int:
     )
 
 
+def bytes_of(buffers: Iterable[Buffer]) -> int:
+    """Bytes of buffers of static size."""
+    total = 0
+    for b in buffers:
+        (n,) = b.shape
+        assert isinstance(n, int), b
+        total += n * dtypes.named(b.dtype).bytes
+    return total
+
+
 def stage_cost(s: Stage) -> int:
     """What one iteration of a stage is worth."""
     return cost_of([*(e for _, _, e in s.folds), *(e for _, e in s.lets), *(e for _, _, e in s.stores)])
@@ -276,8 +286,8 @@ class _Schedule:
         rows = self.rows
         if not rows.outer:
             return None
-        rows_bytes = sum(b.shape[0] * dtypes.named(b.dtype).bytes for b in rows.scratch)  # type: ignore[misc]  # static
-        if rows_bytes * 4 * self.lanes > self.target.l2 // 4:
+        size = bytes_of(rows.scratch)
+        if size * 4 * self.lanes > self.target.l2 // 4:
             return None  # a row for each lane would not stay in cache
         inner = [s for s in rows.stages if s.axes]
         best, least = None, float("inf")

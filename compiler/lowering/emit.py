@@ -119,9 +119,9 @@ class _Emitter:
 
     def run(self) -> RowProgram:
         order = [self._place(n) for n in self.group.members]
-        for parameter, value in self.overwritten.items():
-            if value in self.members and any(parameter in m.old and m.level > self.members[value].level for m in order):
-                raise OverwritesTooSoon(value)
+        for parameter, new in self.overwritten.items():
+            if new in self.members and any(parameter in m.old and m.level > self.members[new].level for m in order):
+                raise OverwritesTooSoon(new)
         self._decide_storage(order)
         stages: dict[tuple[int, tuple[Index, ...]], Stage] = {}
 
