@@ -371,7 +371,15 @@ class CopyTransposed:
     size: int
 
 
-Stmt = Store | Let | For | If | Alloc | Barrier | CopyTransposed
+@dataclass(frozen=True, eq=False)
+class Prefetch:
+    """Have the cache line of buffer[index] come near: it is read and written soon. Means nothing else."""
+
+    buffer: Buffer
+    index: Dim
+
+
+Stmt = Store | Let | For | If | Alloc | Barrier | CopyTransposed | Prefetch
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,6 +425,8 @@ class Kernel:
                     roots.append(s.condition)
                 case Alloc():
                     found.update(*map(symbols, s.buffer.shape)) if s.buffer.shape else None
+                case Prefetch():
+                    found |= symbols(s.index)
                 case CopyTransposed():
                     found.update(*map(symbols, (s.t, s.target_stride, s.s, s.source_stride)))
         for e in expressions(roots):
@@ -464,6 +474,8 @@ def _lines(body: tuple[Stmt, ...], depth: int) -> Iterator[str]:
                 yield f"{pad}alloc {s.buffer!r}"
             case Barrier():
                 yield f"{pad}barrier"
+            case Prefetch():
+                yield f"{pad}prefetch {s.buffer.name}[{s.index}]"
             case CopyTransposed():
                 yield (
                     f"{pad}{s.target.name}[{s.t}], stride {s.target_stride} = transposed {s.size} x {s.size} of "
@@ -554,6 +566,8 @@ class Rewriter:
                 return replace(s, body=self.body(s.body))
             case If():
                 return If(self.expr(s.condition), self.body(s.then), self.body(s.orelse))
+            case Prefetch():
+                return Prefetch(s.buffer, self.size(s.index))
             case CopyTransposed():
                 strides = self.size(s.target_stride), self.size(s.source_stride)
                 return CopyTransposed(

@@ -32,6 +32,7 @@ from gnomon.compiler.kernel import (
     Let,
     Load,
     Local,
+    Prefetch,
     Rewriter,
     Stmt,
     Store,
@@ -67,6 +68,8 @@ STRIP = 2048
 """Numbers of the result that are kept at hand while few rows are multiplied."""
 TOGETHER = 8
 """Terms added to a strip in one pass."""
+LINE = 64
+"""Bytes that a cache fetches at once."""
 RUN = 16
 """Blocks of rows that are done with a panel packed for them."""
 PAGE_PART = 512
@@ -493,7 +496,24 @@ class _Schedule:
         for a in reversed(self.p.summed):
             step = (For(a, step),) if a.extent != 1 else step
         finish = For(r, (self._finish(at + Size.of(r), Load(acc, (own,))),), "unroll")
-        return (zero, *step, finish)
+        near = self._prefetched(at + Size.of(r))
+        return (zero, *([For(r, near, "unroll")] if near else []), *step, finish)
+
+    def _prefetched(self, row: Dim) -> tuple[Stmt, ...]:
+        """The lines that the epilogue of a row will read, asked for before the sums."""
+        if isinstance(self.depth, int) and self.depth < SHALLOW:
+            return ()
+        change = {**self._rows_at(row), self.p.lanes: self.panel * self.tile.width}
+        values = [e for s in self.p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
+        found: dict[tuple[Buffer, Dim], None] = {}
+        for e in expressions(values):
+            if isinstance(e, Load) and e.mask is None and coefficient(e.index[0], self.p.lanes) == 1:
+                if all(coefficient(e.index[0], a) != 0 for a in self.p.row_axes):
+                    place = _at(e, change)
+                    assert isinstance(place, Load)
+                    line = LINE // dtypes.named(e.dtype).bytes
+                    found.update({(e.buffer, place.index[0] + k): None for k in range(0, self.tile.width, line)})
+        return tuple(Prefetch(b, place) for b, place in found)
 
     def _row(self, at: Dim) -> tuple[Stmt, ...]:
         """One row, the innermost summed axis split among four sums."""

@@ -36,6 +36,7 @@ from gnomon.compiler.kernel import (
     Let,
     Load,
     Local,
+    Prefetch,
     Rewriter,
     Stmt,
     Store,
@@ -196,6 +197,9 @@ class _Renderer:
                     self.alloc(s.buffer)
                 case CopyTransposed():
                     self.copy_transposed(s)
+                case Prefetch():
+                    place = self.address(s.buffer, s.index)
+                    self.do(f"call void @llvm.prefetch.p0(ptr {place.text}, i32 1, i32 3, i32 1)")
                 case Barrier():
                     pass
 
