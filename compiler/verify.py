@@ -9,6 +9,7 @@ All raise CheckError. Whether the numbers are right is not asked here: `gnomon.d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,7 @@ class _Program:
     def __init__(self, program: Program, kernels: Mapping[str, Kernel]):
         self.program, self.kernels = program, kernels
         self.sizes = set(program.sizes)
+        self.launches = Counter(s.kernel for s in _all_steps(program.steps) if isinstance(s, Launch))
 
     def run(self) -> None:
         p = self.program
@@ -166,7 +168,8 @@ class _Program:
             self._slot(s, what)
             slot = self.program.slots[s]
             count = substitute(product(buffer.shape), lambda a: given.get(a.name) if isinstance(a, Symbol) else None)
-            if slot.dtype != buffer.dtype or product(slot.shape) != count:
+            fits = product(slot.shape) == count or self.launches[step.kernel] > 1  # equal code may serve other lengths
+            if slot.dtype != buffer.dtype or not fits:
                 raise self._error(f"{what} takes {buffer!r}, but slot {slot.name!r} is {slot.dtype}{list(slot.shape)}")
             if buffer in kernel.reads and (buffer not in kernel.writes or _reads_first(kernel, buffer)):
                 self._read(s, written, what)
@@ -195,6 +198,16 @@ def _reads_first(kernel: Kernel, buffer: Buffer) -> bool:
         if isinstance(s, Store) and s.buffer is buffer:
             return False
     return False
+
+
+def _all_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    for s in steps:
+        yield s
+        match s:
+            case Repeat():
+                yield from _all_steps(s.steps)
+            case Branch():
+                yield from _all_steps((*s.then, *s.orelse))
 
 
 def _touched(step: Step) -> Iterator[int]:

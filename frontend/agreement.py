@@ -22,6 +22,7 @@ from gnomon.compiler.ops.control import Cond, Tuple
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.index import ScatterAdd, ScatterAlong
 from gnomon.compiler.ops.reduce import Reduce
+from gnomon.compiler.sizes import product
 
 SAMPLES = 6
 """How often rounding errors are drawn anew before a difference is called one."""
@@ -41,13 +42,13 @@ def evaluate(
     values: Arrays,
     sizes: Mapping[str, int],
     wide: bool = False,
-    noise: np.random.Generator | None = None,
+    noise: Noise | None = None,
     observe: Callable[[Node, Any], None] | None = None,
 ) -> list[Any]:
     """The values of `outputs` as `interpret.evaluate_graph` gives them, but
 
     wide    floats are float64 throughout
-    noise   every result that is rounded is moved by about a unit in the last place of the dtype that the graph gives it
+    noise   every result that is rounded is moved by about a unit in the last place of the dtype that the graph gives
     """
     env = Env(sizes)
     done: dict[Node, Any] = {}
@@ -77,7 +78,7 @@ def _widened(value: Any, wide: bool) -> Any:
     return array.astype(np.float64) if wide and array.dtype.kind == "f" else array
 
 
-def _compute(node: Node, inputs: list[Any], env: Env, wide: bool, noise: np.random.Generator | None) -> Any:
+def _compute(node: Node, inputs: list[Any], env: Env, wide: bool, noise: Noise | None) -> Any:
     op = node.op
     if isinstance(op, Cond):
         side = op.then if inputs[0] else op.orelse
@@ -87,19 +88,48 @@ def _compute(node: Node, inputs: list[Any], env: Env, wide: bool, noise: np.rand
     if wide and isinstance(op, Cast) and dtypes.is_float(op.dtype):
         value = np.asarray(inputs[0]).astype(np.float64)
     else:
-        if noise is not None and _sums(node):
-            inputs = [_moved(x, node.dtype, noise, 2.0) if np.asarray(x).dtype.kind == "f" else x for x in inputs]
         value = _widened(op.numpy(env, *inputs), wide)
-    if noise is not None and value.dtype.kind == "f" and _rounds(node):
-        value = _moved(value, node.dtype, noise, 1.0)
-    return value
+    return value if noise is None else noise.applied(node, value, inputs, env)
+
+
+@dataclass
+class Noise:
+    """Rounding errors drawn at random. `equal`: whether numbers that are equal but for rounding count as equal."""
+
+    random: np.random.Generator
+    equal: bool
+
+    def applied(self, node: Node, value: np.ndarray, inputs: list[Any], env: Env) -> np.ndarray:
+        """The value of a node as other rounding might give it."""
+        if isinstance(node.op, Elementwise) and node.op.name in ("equal", "not_equal") and inputs[0].dtype.kind == "f":
+            x, y = inputs
+            near = np.abs(x - y) <= 8 * epsilon(node.inputs[0].dtype) * np.maximum(np.abs(x), np.abs(y))
+            return np.where(near, self.equal == (node.op.name == "equal"), value)
+        if value.dtype.kind != "f" or not _rounds(node):
+            return value
+        size = np.abs(value)
+        if _sums(node):  # each addition rounds: in the worst case always the same way
+            absolute = [np.abs(x) if np.asarray(x).dtype.kind == "f" else x for x in inputs]
+            size = (1 + _terms(node, env) / 16) * node.op.numpy(env, *absolute)
+        error = epsilon(node.dtype) * size * self.random.uniform(-1.5, 1.5, value.shape)
+        return np.asarray(value + np.where(np.isfinite(error), error, 0.0)).astype(value.dtype)
 
 
 def _sums(node: Node) -> bool:
-    """Whether the op adds up: another order of a sum moves it as if its terms had been moved."""
+    """Whether the op adds up, in an order that is its own affair."""
     return isinstance(node.op, (Contract, ScatterAdd, ScatterAlong)) or (
         isinstance(node.op, Reduce) and node.op.kind in ("sum", "prod")
     )
+
+
+def _terms(node: Node, env: Env) -> int:
+    """How many numbers each element is the sum of, about."""
+    op, x = node.op, node.inputs[-1]
+    if isinstance(op, Contract):
+        first = node.inputs[0]
+        extent = dict(zip(op.x + op.w, first.shape + x.shape, strict=True))
+        return env.size(product(extent[a] for a in op.summed))
+    return env.size(product(x.shape)) // max(1, env.size(product(node.shape)))
 
 
 def _rounds(node: Node) -> bool:
@@ -109,13 +139,6 @@ def _rounds(node: Node) -> bool:
         case Cast():
             return True
     return _sums(node)
-
-
-def _moved(x: Any, dtype: str, noise: np.random.Generator, units: float) -> np.ndarray:
-    """`x` with relative errors of about `units` in the last place."""
-    array = np.asarray(x)
-    eps = units * epsilon(dtype) if dtypes.is_float(dtype) else 0.0
-    return np.asarray(array * (1 + eps * noise.uniform(-1.5, 1.5, array.shape))).astype(array.dtype)
 
 
 def epsilon(dtype: str) -> float:
@@ -172,7 +195,8 @@ class Expected:
 
     def _rounded_at_random(self) -> list[np.ndarray]:
         for seed in range(len(self._samples), SAMPLES):
-            (value,) = evaluate([self.node], self.values, self.sizes, True, np.random.default_rng(seed))
+            noise = Noise(np.random.default_rng(seed), bool(seed % 2))
+            (value,) = evaluate([self.node], self.values, self.sizes, True, noise)
             self._samples.append(np.asarray(value))
         return self._samples
 
