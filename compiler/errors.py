@@ -7,6 +7,8 @@
     ├── GraphError (ValueError)           a graph that makes no sense: missing input, cycle, duplicate name
     │   └── DisconnectedError             a gradient with respect to something the cost does not depend on
     ├── DataError (ValueError)            data handed to fit, evaluate, predict or a compiled function
+    ├── FileError (OSError)               a file that cannot be read or written, or is not what it should be
+    │   └── MissingFileError (FileNotFoundError)   one that is not there
     ├── StateError (RuntimeError)         the right call at the wrong time: fit before compile
     │   └── NotBuiltError (AttributeError, ValueError)   what a layer has only once it is built or called
     ├── NumericError (ArithmeticError)    NaN or infinity found in debug mode
@@ -44,6 +46,14 @@ class DisconnectedError(GraphError):
 
 class DataError(GnomonError, ValueError):
     """Data that a model or compiled function cannot take."""
+
+
+class FileError(GnomonError, OSError):
+    """A file that cannot be read or written, or is not what it should be."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file or folder that is not there."""
 
 
 class StateError(GnomonError, RuntimeError):
