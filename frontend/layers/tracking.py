@@ -6,7 +6,7 @@ counts as well as `self.head = Dense(8)`. The order is that of the attributes' f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,17 @@ class Tracked:
                 )
         for variable, value in zip(own, values, strict=True):
             variable.set_value(value)
+
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        """Put the arrays that a file keeps of this layer, without those in it, into `store`. May be overridden."""
+        for k, variable in enumerate(self._own_variables()):
+            store[str(k)] = variable.numpy()
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Take back what `save_own_variables` gave. Raises DataError or ShapeError if it does not fit."""
+        from gnomon.saving.weights import read_own_variables
+
+        read_own_variables(self, store)
 
     def count_params(self) -> int:
         """How many numbers the weights hold. Raises NotBuiltError before the layer is built."""

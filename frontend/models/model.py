@@ -17,6 +17,7 @@ from gnomon.layers.input_spec import InputSpec, check_inputs
 from gnomon.layers.layer import Layer
 from gnomon.layers.tracking import change_count, note_change
 from gnomon.models.graph import CallGraph
+from gnomon.models.saveable import Saveable
 from gnomon.models.training import Trainer
 from gnomon.registry import deserialize_object, serialize_object
 from gnomon.surroundings import surroundings
@@ -30,7 +31,7 @@ def _is_functional(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
     return len(args) == 2 or (len(args) == 1 and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
 
 
-class Model(Trainer, Layer):
+class Model(Trainer, Saveable, Layer):
     """A layer with `compile`, `fit`, `evaluate`, `predict` and `summary`.
 
     Either of tensors, `Model(inputs=..., outputs=...)`, structures of what `Input` and layers gave; or a subclass that
