@@ -16,7 +16,7 @@ TEXTS = load("texts")
 CONFIGS = load("configs")["models"]
 NAMES = ["counted by class", "layers and weights of a functional model", "layers and weights of a Sequential",
          "shared and nested", "trainable", "a layer's weights", "old names"]  # fmt: skip
-SUMMARIES = [name for name in TEXTS["summary"] if name != "trained"]
+SUMMARIES = list(TEXTS["summary"])
 
 
 @pytest.fixture(autouse=True)
