@@ -1,0 +1,43 @@
+"""Each example runs, in its short form, and reaches what it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(path.name for path in FOLDER.glob("*.py"))
+REACHES = {
+    "article.py": {r"Sequential: test accuracy ([\d.]+) %": 88, r"Functional: test accuracy ([\d.]+) %": 88},
+    "mnist_mlp.py": {r"Test accuracy ([\d.]+) %": 85},
+    "functional.py": {r"Same or not: ([\d.]+) % right": 80, r"Which digit: ([\d.]+) % right": 85},
+    "theano_style.py": {r"Newton-CG: .*accuracy ([\d.]+) %": 80},
+}
+"""Least percentages in the output."""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, tmp_path):
+    command = [sys.executable, str(FOLDER / name), "--short"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for pattern, least in REACHES.get(name, {}).items():
+        found = re.search(pattern, done.stdout)
+        assert found, f"{pattern} is not in the output:\n{done.stdout}"
+        assert float(found[1]) >= least
+    told = [line for line in done.stderr.splitlines() if "Warning" in line]
+    if name == "article.py":
+        text = "\n".join(told)
+        assert all(new in text for new in ("gnomon.Input(shape=(784,))", "learning_rate=0.001", "`epochs`"))
+        assert len(told) == 4, text  # input_shape once, nb_epoch at one line, lr once for each model
+        assert all(str(FOLDER / name) in line for line in told)
+    else:
+        assert not told
+    assert not list(tmp_path.iterdir()), "an example leaves files behind"
+
+
+def test_every_example_says_how_it_is_run():
+    for name in EXAMPLES:
+        assert f"    python examples/{name}" in (FOLDER / name).read_text(), name
