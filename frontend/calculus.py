@@ -17,9 +17,10 @@ from gnomon import eager
 from gnomon.compiler import dtypes
 from gnomon.compiler import grad as differentiation
 from gnomon.compiler.errors import ArgumentError, DisconnectedError, DTypeError, GraphError, ShapeError
-from gnomon.compiler.graph import Node, origins, replace
+from gnomon.compiler.graph import Node, origins, replace, walk
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import WithGradient
+from gnomon.compiler.passes import stabilize
 from gnomon.compiler.sizes import product
 from gnomon.compiler.vectorize import vectorize
 from gnomon.ops.core import convert_to_tensor
@@ -78,8 +79,17 @@ def grad(
     else:
         node = node_of(cost)
         _check_cost(node)
+        node = _stable(node, [*nodes, *constants, *known])
         found = differentiation.vjp([node], [build.constant(1, node.dtype)], nodes, known, constants)
     return _like([Tensor(g) for g in _connected(found, targets, cost, disconnected_inputs)], alone, wrt)
+
+
+def _stable(cost: Node, kept: Sequence[Node]) -> Node:
+    """The cost with logarithms that meet the exponentials they undo: log(softmax(x)) has a finite gradient everywhere,
+    but not if softmax and log are differentiated one by one. As it was if that would take away one of `kept`."""
+    (stable,) = stabilize([cost])
+    before, after = set(walk([cost])), set(walk([stable]))
+    return cost if any(x in before and x not in after for x in kept) else stable
 
 
 def _check_cost(node: Node) -> None:

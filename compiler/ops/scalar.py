@@ -139,8 +139,8 @@ def _fma(a, b, c):
 
 def _power(x, y):
     """Integers too: a negative exponent gives 1 / x^-y cut towards zero, and 0 for x = 0."""
-    if x.dtype.kind == "f":
-        return np.power(x, y)
+    if x.dtype.kind == "f":  # where all exponents are one 0.5 NumPy takes the root, which is NaN for -infinity
+        return np.where((x == -np.inf) & (y == 0.5), np.array(np.inf, x.dtype), np.power(x, y))
     if x.dtype.kind == "b":
         return x | ~y
     if x.dtype.kind == "u":
