@@ -208,7 +208,7 @@ def _view_lines(shown: View, pad: str, source: bool) -> Iterator[str]:
     for e in shown.entries:
         operands = f"({', '.join(f'%{x}' for x in e.inputs)})" if e.inputs else ""
         op = e.label.removesuffix("()") if operands else e.label
-        made = " | ".join(filter(None, map(_origin_text, e.origins))) if source else ""
+        made = " | ".join(filter(None, map(origin_text, e.origins))) if source else ""
         yield f"{pad}%{e.id} = {op}{operands} : {e.type}" + (f"  ; {made}" if made else "")
         for name, graph in e.inside.items():
             yield f"{pad}  {name}:"
@@ -220,7 +220,8 @@ def _place(origin: Origin) -> str:
     return f"{os.path.basename(origin.file)}:{origin.line}" if origin.file else ""
 
 
-def _origin_text(origin: Origin) -> str:
+def origin_text(origin: Origin) -> str:
+    """Layer and line, the file without its folders: 'dense (train.py:7)'."""
     place = _place(origin)
     return " ".join(filter(None, (origin.layer, f"({place})" if place else "")))
 

@@ -94,8 +94,8 @@ def _graph_stage(fn: Any, name: str, roots: Sequence[Node]) -> Stage:
 
 
 def _made(nodes: Sequence[Node]) -> str:
-    found = dict.fromkeys(repr(o) for n in nodes for o in origins(n) if repr(o))
-    return f"  ; {', '.join(found)}" if found else ""
+    found = dict.fromkeys(show.origin_text(o) for n in nodes for o in origins(n))
+    return f"  ; {', '.join(filter(None, found))}" if any(found) else ""
 
 
 def _texts(stage: str, parts: list[tuple[str, str]], comment: str) -> Stage:
