@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
-
-import numpy as np
 
 from gnomon.compiler.errors import ArgumentError
 
@@ -113,7 +112,7 @@ class CallbackList(Callback):
             self._history = History()
             self.callbacks.append(self._history)
         if add_progbar and not any(isinstance(c, ProgbarLogger) for c in self.callbacks):
-            self.callbacks.insert(0, ProgbarLogger())
+            self.callbacks.append(ProgbarLogger())
         if model is not None:
             self.set_model(model)
         self.set_params(params)
@@ -149,8 +148,9 @@ class CallbackList(Callback):
         self.on_train_batch_end(batch, logs)
 
     def _call(self, hook: str, *args: Any, logs: dict | None) -> None:
+        logs = {} if logs is None else logs  # one for all: a callback may add to it
         for c in self.callbacks:
-            getattr(c, hook)(*args, logs if logs is not None else {})
+            getattr(c, hook)(*args, logs)
 
 
 def _wants(callback: Any, hooks: tuple[str, ...]) -> bool:
@@ -200,62 +200,47 @@ def _flat(callbacks: Any) -> list[Any]:
 
 
 class Monitor(Callback):
-    """Base of callbacks that watch one metric: which way is better, and what was best."""
+    """Base of callbacks that watch one metric: which way is better, and what was best.
 
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0):
+    mode        'min', 'max', or 'auto': by the metric
+    min_delta   a change of less is no improvement
+    """
+
+    def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0):
         super().__init__()
         if mode not in ("auto", "min", "max"):
-            raise ArgumentError(f"mode must be 'auto', 'min' or 'max', got {mode!r}")
+            warnings.warn(f"{type(self).__name__} mode {mode!r} is unknown, fallback to auto mode.", stacklevel=3)
+            mode = "auto"
         self.monitor, self.mode, self.min_delta = monitor, mode, abs(min_delta)
-        self.sign = 0  # +1 if larger is better, -1 if smaller is
+        self.sign = {"max": 1, "min": -1}.get(mode, 0)
         self.best: float | None = None
 
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        if self.mode == "auto":
+            self.sign = 0  # another model may mean something else by the name
+
     def set_sign(self) -> None:
-        """Decide which way is better: by the mode, else by the metric's own word, else by its name."""
-        if self.mode != "auto":
-            self.sign = 1 if self.mode == "max" else -1
+        """Decide which way is better: a loss is to fall, another metric says it itself. Raises ArgumentError if not."""
+        if self.sign:
             return
         name = self.monitor.removeprefix("val_")
         if name == "loss" or name.endswith("_loss"):
             self.sign = -1
             return
-        for metric in getattr(self.model, "metrics", ()) or ():
-            for m in [metric, *getattr(metric, "metrics", [])]:
-                direction = getattr(m, "_direction", None)
-                if getattr(m, "name", None) == name and direction:
-                    self.sign = 1 if direction == "up" else -1
+        for metric in getattr(self.model, "metrics", None) or ():
+            for label, part in getattr(metric, "labels", {metric.name: metric}).items():
+                if name in (label, part.name) and part._direction is not None:
+                    self.sign = 1 if part._direction == "up" else -1
                     return
-        rising = (
-            "acc",
-            "auc",
-            "precision",
-            "recall",
-            "f1",
-            "fbeta",
-            "iou",
-            "r2",
-            "sensitivity",
-            "specificity",
-            "similarity",
+        raise ArgumentError(
+            f"{type(self).__name__} callback received monitor={self.monitor}, but it is not known whether that "
+            "metric should be maximized or minimized. Pass mode='max' if the highest value is best, or mode='min'"
         )
-        self.sign = 1 if any(word in name for word in rising) else -1
 
     def improved(self, value: float, best: float | None) -> bool:
-        if not self.sign:
-            self.set_sign()
-        if best is None or np.isnan(best):
-            return not np.isnan(value)
+        """Whether `value` is better than `best` by more than `min_delta`; anything is better than nothing or NaN."""
+        self.set_sign()
+        if best is None or best != best:
+            return best is None or value == value
         return self.sign * (value - best) > self.min_delta
-
-    def value(self, logs: dict | None, what: str) -> float | None:
-        """The metric's value, None (with a warning) if it is not among the logs."""
-        found = (logs or {}).get(self.monitor)
-        if found is None:
-            import warnings
-
-            known = ", ".join(sorted(logs or {})) or "none"
-            warnings.warn(
-                f"{what} is conditioned on the metric `{self.monitor}`, which is not available. Available metrics are: {known}",
-                stacklevel=5,
-            )
-        return found

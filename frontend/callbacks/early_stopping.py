@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from gnomon.callbacks.callback import Monitor
@@ -40,7 +41,14 @@ class EarlyStopping(Monitor):
         self._clear()
 
     def on_epoch_end(self, epoch, logs=None):
-        current = self.value(logs, "Early stopping")
+        self.set_sign()
+        current = (logs or {}).get(self.monitor)
+        if current is None:
+            warnings.warn(
+                f"Early stopping conditioned on metric `{self.monitor}` which is not available. Available metrics are: "
+                f"{','.join(logs or {})}",
+                stacklevel=2,
+            )
         if current is None or epoch < self.start_from_epoch:
             return
         if self.restore_best_weights and self.best_weights is None:

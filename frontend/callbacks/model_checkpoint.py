@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from gnomon.callbacks.callback import BATCH_HOOKS, Monitor
@@ -34,67 +35,80 @@ class ModelCheckpoint(Monitor):
         self.verbose, self.save_best_only, self.save_weights_only = verbose, save_best_only, save_weights_only
         self.save_freq = save_freq
         self.best = initial_value_threshold
-        self.epoch = 0
-        self.batches = 0
-        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+        self._epoch = 0
+        self._unsaved = 0  # batches since the last saving
+        self._last: int | None = None  # number of the last batch
+        if save_freq != "epoch" and (not isinstance(save_freq, int) or save_freq < 1):
             raise ArgumentError(f"save_freq must be 'epoch' or a number of batches, got {save_freq!r}")
         if save_weights_only and not self.filepath.endswith(".weights.h5"):
             raise ArgumentError(
-                f"with save_weights_only=True the filepath must end with '.weights.h5', got filepath={self.filepath!r}"
+                "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in "
+                f"`.weights.h5`. Received: filepath={self.filepath}"
             )
         if not save_weights_only and not self.filepath.endswith((".keras", ".h5")):
             raise ArgumentError(
-                f"the filepath must end with '.keras' (or '.weights.h5' with save_weights_only=True), got filepath={self.filepath!r}"
+                "The filepath provided must end in `.keras`, or in `.weights.h5` with save_weights_only=True. "
+                f"Received: filepath={self.filepath}"
             )
 
     def overrides(self, hooks: tuple[str, ...]) -> bool:
         return hooks == BATCH_HOOKS and self.save_freq != "epoch"
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.save_freq != "epoch":
-            self.batches += 1
-            if self.batches % self.save_freq == 0:
-                self._save(self.epoch, batch, logs)
+        if self.save_freq == "epoch":
+            return
+        begun = self._last is None or batch <= self._last
+        self._unsaved += batch + 1 if begun else batch - self._last
+        self._last = batch
+        if self._unsaved >= self.save_freq:
+            self._unsaved = 0
+            self._save(self._epoch, batch, logs or {})
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.save_best_only:
+            self.set_sign()
         if self.save_freq == "epoch":
-            self._save(epoch, None, logs)
+            self._save(epoch, None, logs or {})
 
-    def _save(self, epoch: int, batch: int | None, logs: dict | None) -> None:
-        if self.save_best_only:
-            current = self.value(logs, "Saving the best model")
-            if current is None:
-                return
-            if not self.improved(current, self.best):
-                if self.verbose:
-                    print(f"\nEpoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5f}", flush=True)
-                return
+    def _save(self, epoch: int, batch: int | None, logs: dict) -> None:
         path = self._path(epoch, batch, logs)
-        if self.verbose:
-            why = ""
-            if self.save_best_only:
-                before = "None" if self.best is None else f"{self.best:.5f}"
-                why = f" {self.monitor} improved from {before} to {current:.5f},"
-            print(f"\nEpoch {epoch + 1}:{why} saving model to {path}", flush=True)
-        if self.save_best_only:
-            self.best = current
-        folder = os.path.dirname(path)
-        if folder:
-            os.makedirs(folder, exist_ok=True)
-        if self.save_weights_only:
-            self.model.save_weights(path, overwrite=True)
-        else:
-            self.model.save(path, overwrite=True)
-        if self.verbose:
-            print(f"\nEpoch {epoch + 1}: finished saving model to {path}", flush=True)
+        if not self._wanted(epoch, logs, path):
+            return
+        if os.path.isdir(path):
+            raise ArgumentError(f"ModelCheckpoint needs the name of a file, but {path!r} is a directory")
+        if os.path.dirname(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        (self.model.save_weights if self.save_weights_only else self.model.save)(path, overwrite=True)
+        self._say(f"Epoch {epoch + 1}: finished saving model to {path}")
 
-    def _path(self, epoch: int, batch: int | None, logs: dict | None) -> str:
-        names = {**(logs or {}), "epoch": epoch + 1}
+    def _wanted(self, epoch: int, logs: dict, path: str) -> bool:
+        """Whether to save now; says why, or why not."""
+        if not self.save_best_only:
+            self._say(f"Epoch {epoch + 1}: saving model to {path}")
+            return True
+        current = logs.get(self.monitor)
+        if current is None:
+            warnings.warn(f"Can save best model only with {self.monitor} available.", stacklevel=2)
+            return True
+        best = "None" if self.best is None else f"{self.best:.5f}"
+        if not self.improved(current, self.best):
+            self._say(f"Epoch {epoch + 1}: {self.monitor} did not improve from {best}")
+            return False
+        self._say(f"Epoch {epoch + 1}: {self.monitor} improved from {best} to {current:.5f}, saving model to {path}")
+        self.best = current
+        return True
+
+    def _say(self, text: str) -> None:
+        if self.verbose > 0:
+            print(f"\n{text}", flush=True)
+
+    def _path(self, epoch: int, batch: int | None, logs: dict) -> str:
+        names = {**logs, "epoch": epoch + 1}
         if batch is not None:
-            names["batch"] = batch + 1
+            names.setdefault("batch", batch + 1)
         try:
             return self.filepath.format(**names)
         except KeyError as missing:

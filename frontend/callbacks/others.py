@@ -48,34 +48,26 @@ class CSVLogger(Callback):
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         super().__init__()
         self.filename, self.separator, self.append = os.fspath(filename), separator, append
-        self.keys: list[str] | None = None
+        self.keys: list[str] = []
         self.writer: Any = None
         self.file: Any = None
+        self.fresh = True  # the file needs a header
 
     def on_train_begin(self, logs=None):
-        fresh = True
-        if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="") as f:
-                fresh = not f.readline()
+        self.on_train_end()  # of a fit that was interrupted
+        self.fresh = not (self.append and os.path.exists(self.filename) and os.path.getsize(self.filename))
         self.file = open(self.filename, "a" if self.append else "w", newline="")  # closed in on_train_end
-        self.fresh = fresh
-        self.writer = self.keys = None
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
-        if self.keys is None:
+        if self.writer is None:
             self.keys = sorted(logs)
-            names = [k for k in self.keys if not k.startswith("val_")]
-            names += (
-                [f"val_{k}" for k in names if f"val_{k}" not in self.keys]
-                if not any(k.startswith("val_") for k in self.keys)
-                else []
-            )
-            self.keys = sorted(self.keys) if any(k.startswith("val_") for k in self.keys) else names
+            if not any(key.startswith("val_") for key in self.keys):
+                self.keys += [f"val_{key}" for key in self.keys]  # validation may come in a later epoch
             self.writer = csv.DictWriter(self.file, ["epoch", *self.keys], delimiter=self.separator)
             if self.fresh:
                 self.writer.writeheader()
-        self.writer.writerow({"epoch": epoch, **{k: _cell(logs.get(k, "NA")) for k in self.keys}})
+        self.writer.writerow({"epoch": epoch, **{key: _cell(logs.get(key, "NA")) for key in self.keys}})
         self.file.flush()
 
     def on_train_end(self, logs=None):
@@ -87,6 +79,4 @@ class CSVLogger(Callback):
 def _cell(value: Any) -> Any:
     if isinstance(value, str) or np.ndim(value) == 0:
         return value
-    if isinstance(value, Iterable):
-        return f"[{', '.join(map(str, value))}]"
-    return value
+    return f'"[{", ".join(map(str, value))}]"' if isinstance(value, Iterable) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gnomon.callbacks.callback import Callback
-from gnomon.utils.progbar import Progbar
+from gnomon.utils.progbar import Progbar, write
 
 
 class ProgbarLogger(Callback):
@@ -18,70 +18,66 @@ class ProgbarLogger(Callback):
         self.target: int | None = None
         self.verbose = 1
         self.epochs = 1
-        self.in_fit = False
+        self._in_fit = False
 
     def set_params(self, params):
         super().set_params(params)
-        self.verbose = params.get("verbose", 1)
+        verbose = params.get("verbose", 1)
+        self.verbose = 1 if verbose == "auto" else int(verbose)
         self.epochs = params.get("epochs", 1)
         self.target = params.get("steps")
+        self._in_fit = False  # a new run
 
     def on_train_begin(self, logs=None):
-        self.in_fit = True
+        self._in_fit = True
 
     def on_train_end(self, logs=None):
-        self.in_fit = False
+        self._in_fit = False
 
     def on_test_begin(self, logs=None):
-        if not self.in_fit:
-            self._reset()
+        if not self._in_fit:
+            self._start()
 
     def on_predict_begin(self, logs=None):
-        self._reset()
+        self._start()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._reset()
+        self._start()
         if self.verbose and self.epochs > 1:
-            print(f"Epoch {epoch + 1}/{self.epochs}", flush=True)
+            write(f"Epoch {epoch + 1}/{self.epochs}\n")
 
     def on_train_batch_end(self, batch, logs=None):
         self._update(batch, logs)
 
     def on_test_batch_end(self, batch, logs=None):
-        if not self.in_fit:
+        if not self._in_fit:
             self._update(batch, logs)
 
     def on_predict_batch_end(self, batch, logs=None):
         self._update(batch, None)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._finalize(logs)
+        self._finish(logs)
 
     def on_test_end(self, logs=None):
-        if not self.in_fit:
-            self._finalize(logs)
+        if not self._in_fit:
+            self._finish(logs)
 
     def on_predict_end(self, logs=None):
-        self._finalize(None)
+        self._finish(None)
 
-    def _reset(self) -> None:
-        self.seen, self.progbar = 0, None
-
-    def _bar(self) -> Progbar:
-        if self.progbar is None:
-            self.progbar = Progbar(self.target, verbose=self.verbose, unit_name="step")
-        return self.progbar
+    def _start(self) -> None:
+        self.seen = 0
+        self.progbar = Progbar(self.target, verbose=self.verbose, stateless_metrics=())
 
     def _update(self, batch: int, logs: dict | None) -> None:
         self.seen = batch + 1
-        if self.verbose == 1:
-            self._bar().update(self.seen, sorted((logs or {}).items()), finalize=False)
-        else:
-            self._bar()
+        if self.verbose == 1 and self.progbar is not None:
+            self.progbar.update(self.seen, list((logs or {}).items()), finalize=False)
 
-    def _finalize(self, logs: dict | None) -> None:
-        bar = self._bar()
-        if bar.target is None:
-            bar.target = self.seen
-        values = sorted((logs or {}).items(), key=lambda item: (item[0].startswith("val_"), item[0]))
-        bar.update(bar.target, values, finalize=True)
+    def _finish(self, logs: dict | None) -> None:
+        if self.progbar is None:
+            return
+        if self.target is None:  # now it is known
+            self.target = self.progbar.target = self.seen
+        self.progbar.update(self.target, list((logs or {}).items()), finalize=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from gnomon.callbacks.callback import Callback, Monitor
-from gnomon.compiler.errors import ArgumentError, StateError
+from gnomon.compiler.errors import ArgumentError, NumericError, StateError
 
 
 class LearningRateScheduler(Callback):
@@ -20,15 +22,21 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         rate = _rate(self.model)
-        try:
-            new = self.schedule(epoch, rate)
-        except TypeError:  # an older form takes the epoch alone
-            new = self.schedule(epoch)
-        if not isinstance(new, (float, np.floating, int)):
-            raise ArgumentError(f"the schedule must return a float, got {new!r}")
+        new = self.schedule(epoch, rate) if self._takes_rate() else self.schedule(epoch)  # the latter is older
+        if isinstance(new, bool) or not isinstance(new, (float, np.floating, int)):
+            raise ArgumentError(f"The output of the `schedule` function should be a float. Got: {new!r}")
         self.model.optimizer.learning_rate = float(new)
         if self.verbose > 0:
             print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {float(new)}.", flush=True)
+
+    def _takes_rate(self) -> bool:
+        try:
+            inspect.signature(self.schedule).bind(0, 0.0)
+        except TypeError:
+            return False
+        except ValueError:  # something built in that has no signature
+            return True
+        return True
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
@@ -70,11 +78,17 @@ class ReduceLROnPlateau(Monitor):
         self.best = None
 
     def on_epoch_end(self, epoch, logs=None):
+        self.set_sign()
         rate = _rate(self.model)
         if logs is not None:
             logs["learning_rate"] = rate
-        current = self.value(logs, "Learning rate reduction")
+        current = (logs or {}).get(self.monitor)
         if current is None:
+            warnings.warn(
+                f"Learning rate reduction is conditioned on metric `{self.monitor}` which is not available. Available "
+                f"metrics are: {','.join(logs or {})}.",
+                stacklevel=2,
+            )
             return
         if self.cooldown_counter > 0:
             self.cooldown_counter -= 1
@@ -92,13 +106,20 @@ class ReduceLROnPlateau(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """Stop training when the loss is NaN or infinite."""
+    """Stop training when the loss is NaN or infinite; with `raise_error`, by a NumericError."""
+
+    def __init__(self, raise_error: bool = False):
+        super().__init__()
+        self.raise_error = raise_error
 
     def on_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            print(f"Batch {batch}: Invalid loss, terminating training", flush=True)
-            self.model.stop_training = True
+        if loss is None or math.isfinite(loss):
+            return
+        if self.raise_error:
+            raise NumericError(f"NaN or Inf loss encountered at batch {batch}. Loss value: {loss}. Training is over")
+        print(f"Batch {batch}: Invalid loss, terminating training", flush=True)
+        self.model.stop_training = True
 
 
 def _rate(model) -> float:

@@ -1,174 +1,315 @@
-"""What `compile` was told, resolved for each output: losses with their weights, metrics by name."""
+"""What `compile` was told, resolved for each output: losses with their weights, metrics by name.
+
+Outputs are known by name: the keys if the model returns a dictionary, else the names of the layers they come from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gnomon.compiler.errors import ArgumentError, DataError
-from gnomon.tensor import Tensor
+from gnomon.compiler.errors import ArgumentError, DataError, nearest
+from gnomon.compiler.ops import build
+from gnomon.metrics.metric import Metric
+from gnomon.naming import to_snake_case
+from gnomon.tensor import Tensor, node_of
 from gnomon.utils import tree
 
 
-def spread(given: Any, names: Sequence[str], what: str, single: bool) -> list[Any]:
-    """One entry for each output: from a dictionary by output name, a list in order, or one thing for all of them.
+def names_of(y_pred: Any, known: Sequence[str] | None) -> list[str]:
+    """A name for each leaf of the outputs: its key, or the known name; parts of nested ones are joined by '/'."""
+    paths = [path for path, _ in tree.flatten_with_path(y_pred)]
+    if known is None or len(known) != len(paths):
+        known = [f"output_{k + 1}" for k in range(len(paths))]
+    names = []
+    for path, name in zip(paths, known, strict=True):
+        own = [*path[:-1], name] if not path or isinstance(path[-1], int) else path
+        names.append("/".join(str(part) for part in own if not isinstance(part, int)))
+    return names if len(set(names)) == len(names) else list(known)
 
-    single   whether a list is a list of several things for the only output (metrics), rather than one for each
+
+def per_output(given: Any, names: Sequence[str], what: str) -> list[Any]:
+    """One entry for each output: from a dictionary by name, a list in order, or the same thing for all.
+
+    Raises ArgumentError for an unknown name or another number of entries.
     """
     if isinstance(given, dict):
-        unknown = [k for k in given if k not in names]
-        if unknown:
-            raise ArgumentError(
-                f"{what} names {unknown[0]!r}, which is not an output of the model: outputs are {', '.join(map(repr, names))}"
-            )
-        return [given.get(n) for n in names]
+        if len(names) == 1 and len(given) == 1 and next(iter(given)) not in names:
+            _unknown(what, next(iter(given)), names)
+        flat = {"/".join(str(part) for part in path): leaf for path, leaf in _entries(given, names)}
+        for key in flat:
+            if key not in names:
+                _unknown(what, key, names)
+        return [flat.get(name) for name in names]
     if isinstance(given, (list, tuple)):
-        if single and len(names) == 1 and not (len(given) == 1 and isinstance(given[0], (list, tuple))):
-            return [list(given)]
-        if len(given) != len(names):
-            raise ArgumentError(
-                f"{what} has {len(given)} entries for {len(names)} outputs ({', '.join(map(repr, names))})"
-            )
-        return list(given)
+        entries = list(given)
+        if len(entries) != len(names):
+            entries = tree.flatten(entries)
+        if len(entries) != len(names):
+            raise ArgumentError(f"`{what}` has {len(given)} entries for {len(names)} outputs: {_listed(names)}")
+        return entries
     return [given] * len(names)
 
 
-class CompiledLoss:
-    """A loss for each output, weighted and summed."""
+def _entries(given: dict, names: Sequence[str], path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Paths of keys in a dictionary, as far as they lead to an output."""
+    for key, value in given.items():
+        here = (*path, key)
+        if isinstance(value, dict) and "/".join(map(str, here)) not in names:
+            yield from _entries(value, names, here)
+        else:
+            yield here, value
 
-    def __init__(self, loss: Any, weights: Any, names: Sequence[str]):
+
+def _unknown(what: str, key: Any, names: Sequence[str]) -> None:
+    raise ArgumentError(
+        f"`{what}` names {key!r}, which is not an output of the model: outputs are {_listed(names)}."
+        f"{nearest(key, names)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def leaves_for(structure: Any, names: Sequence[str], what: str, wanted: Sequence[bool] | None = None) -> list[Any]:
+    """The leaves of y or sample weights, one for each output: by name from a dictionary, else in order.
+
+    wanted   which outputs have a loss: as many leaves as those are for them alone
+    Raises DataError if they are not as many.
+    """
+    if structure is None:
+        return [None] * len(names)
+    if isinstance(structure, dict) and not any(map(tree.is_nested, structure.values())):
+        for key in structure:
+            if key not in names:
+                raise DataError(
+                    f"{what} names {key!r}, which is not an output of the model: outputs are {_listed(names)}."
+                    f"{nearest(key, names)}"
+                )
+        return [structure.get(name) for name in names]
+    leaves = tree.flatten(structure)
+    if wanted is not None and len(leaves) == sum(wanted) < len(names):
+        rest = iter(leaves)
+        return [next(rest) if has else None for has in wanted]
+    if len(leaves) != len(names):
+        raise DataError(
+            f"{what} has {len(leaves)} arrays for {len(names)} outputs ({_listed(names)}): give one for each"
+        )
+    return leaves
+
+
+def weights_for(sample_weight: Any, names: Sequence[str], wanted: Sequence[bool] | None = None) -> list[Any]:
+    """A sample weight, or None, for each output; a single one is for all."""
+    if sample_weight is None or not tree.is_nested(sample_weight):
+        return [sample_weight] * len(names)
+    return leaves_for(sample_weight, names, "sample_weight", wanted)
+
+
+def batch_of(tensors: Sequence[Any]) -> Any:
+    """The number of samples as a scalar: what a mean over batches weighs them by."""
+    for t in tensors:
+        if t is not None and node_of(t).rank:
+            return Tensor(build.size(node_of(t).shape[0], "float32"))
+    return None
+
+
+class CompileLoss:
+    """A loss for each output, weighted and summed.
+
+    output_names   what is known of them before the model is called
+    metrics        a mean for each loss if there are several, called "<output>_loss"
+    """
+
+    def __init__(self, loss: Any, weights: Any = None, output_names: Sequence[str] | None = None):
         from gnomon import losses
 
+        for f in tree.flatten(loss):
+            if f is not None and not _is_by_shapes(f, "crossentropy"):
+                losses.get(f)  # an unknown name fails here, on the user's own line
+        for w in tree.flatten(weights):
+            if w is not None and not isinstance(w, (int, float)) and not hasattr(w, "__array__"):
+                raise ArgumentError(f"`loss_weights` are numbers, got {w!r}")
+        self._loss, self._weights, self._output_names = loss, weights, output_names
+        self.names: list[str] = []
+        self.losses: list[Any] = []
+        self.factors: list[Any] = []
+        self.metrics: list[Any] = []
+
+    @property
+    def wanted(self) -> list[bool]:
+        """Which outputs have a loss."""
+        return [f is not None for f in self.losses]
+
+    def build(self, names: Sequence[str]) -> None:
+        """Find out what is for which output."""
+        if self.names == list(names):
+            return
+        from gnomon.metrics import Mean
+
         self.names = list(names)
-        self.losses = [None if f is None else as_loss(losses.get(f)) for f in spread(loss, names, "loss", False)]
-        self.weights = [1.0 if w is None else w for w in spread(weights, names, "loss_weights", False)]
-        if weights is not None and not isinstance(weights, (list, tuple, dict)) and len(names) > 1:
+        self.losses = per_output(self._loss, names, "loss")
+        if self._weights is not None and not tree.is_nested(self._weights) and len(names) > 1:
             raise ArgumentError(
-                f"loss_weights must be a list or dictionary for a model with {len(names)} outputs, got {weights!r}"
+                f"`loss_weights` must be a list or dictionary for a model with {len(names)} outputs "
+                f"({_listed(names)}), got {self._weights!r}"
             )
+        self.factors = per_output(self._weights, names, "loss_weights")
         if all(f is None for f in self.losses):
             raise ArgumentError("no output has a loss: give `loss` to compile()")
+        if sum(self.wanted) > 1:
+            self.metrics = [Mean(name=f"{name}_loss") for name, has in zip(names, self.wanted, strict=True) if has]
 
-    def __call__(
-        self, y: Sequence[Any], y_pred: Sequence[Tensor], weights: Sequence[Any]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and the unweighted loss of each output that has one."""
-        total: Any = None
-        each: dict[str, Tensor] = {}
-        for name, loss, factor, truth, prediction, w in zip(
-            self.names, self.losses, self.weights, y, y_pred, weights, strict=True
-        ):
-            if loss is None:
+    def __call__(self, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        """The total; the loss of each output, unweighted, goes to `metrics`."""
+        names = names_of(y_pred, self._output_names)
+        self.build(names)
+        predictions = tree.flatten(y_pred)
+        truths = leaves_for(y, names, "y", self.wanted)
+        weights = weights_for(sample_weight, names, self.wanted)
+        means, total = iter(self.metrics), None
+        for k, (truth, prediction, weight) in enumerate(zip(truths, predictions, weights, strict=True)):
+            if self.losses[k] is None:
                 continue
             if truth is None:
-                raise DataError(f"the output {name!r} has a loss but y has nothing for it")
-            value = loss(truth, prediction, sample_weight=w)
-            each[name] = value
-            weighted = value if factor == 1.0 else value * factor
-            total = weighted if total is None else total + weighted
-        return total, each
+                where = f"the output {names[k]!r}" if len(names) > 1 else "the model"
+                raise DataError(f"{where} has a loss, but y has nothing for it: give labels, or no loss for it")
+            self.losses[k] = as_loss(self.losses[k], truth, prediction)
+            value = self.losses[k](truth, prediction, sample_weight=weight)
+            if self.metrics:
+                next(means).update_state(value, sample_weight=batch_of([prediction]))
+            if self.factors[k] is not None:
+                value = value * self.factors[k]
+            total = value if total is None else total + value
+        assert total is not None
+        return total
 
 
-def as_loss(loss: Any) -> Any:
-    """A Loss object; a plain function becomes one that averages what it returns for each sample."""
-    from gnomon.losses import Loss
-    from gnomon.losses.loss import LossFunctionWrapper
+def as_loss(loss: Any, y_true: Any, y_pred: Any) -> Any:
+    """A Loss object; a plain function becomes one that averages what it returns for each sample.
+
+    'crossentropy' is the one that fits the shapes.
+    """
+    from gnomon import losses
+    from gnomon.losses.loss import Loss, LossFunctionWrapper
 
     if isinstance(loss, Loss):
         return loss
-    if not callable(loss):
-        raise ArgumentError(f"a loss is a name, a Loss or a function (y_true, y_pred), got {loss!r}")
-    return LossFunctionWrapper(loss, name=getattr(loss, "__name__", type(loss).__name__))
-
-
-class CompiledMetrics:
-    """The metrics of each output, made when shapes are known, for "accuracy" depends on them."""
-
-    def __init__(self, metrics: Any, weighted: Any, names: Sequence[str]):
-        self.names = list(names)
-        self.given = spread(metrics, names, "metrics", True)
-        self.weighted = spread(weighted, names, "weighted_metrics", True)
-        self.entries: list[tuple[int, Any, bool]] | None = None  # (output, metric, weighted)
-        self.labels: list[str] = []
-
-    def build(self, y: Sequence[Any], y_pred: Sequence[Tensor], losses: Sequence[Any]) -> None:
-        if self.entries is not None:
-            return
-        self.entries = []
-        for is_weighted, lists in ((False, self.given), (True, self.weighted)):
-            for k, wanted in enumerate(lists):
-                if wanted is None:
-                    continue
-                for m in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
-                    if m is None:
-                        continue
-                    metric, label = as_metric(m, y[k], y_pred[k], losses[k] if losses else None)
-                    if len(self.names) > 1:
-                        label = f"{self.names[k]}_{label}"
-                    if label in self.labels:
-                        taken = sum(known == label or known.startswith(f"{label}_") for known in self.labels)
-                        label = f"{label}_{taken}"
-                    self.entries.append((k, metric, is_weighted))
-                    self.labels.append(label)
-
-    def update(self, y: Sequence[Any], y_pred: Sequence[Tensor], weights: Sequence[Any]) -> None:
-        for k, metric, is_weighted in self.entries or ():
-            if y[k] is None:
-                raise DataError(f"the output {self.names[k]!r} has a metric but y has nothing for it")
-            metric.update_state(y[k], y_pred[k], sample_weight=weights[k] if is_weighted else None)
-
-    def results(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for label, (_, metric, _) in zip(self.labels, self.entries or (), strict=True):
-            value = metric.result()
-            found.update(value) if isinstance(value, dict) else found.update({label: value})
+    by_shapes = _is_by_shapes(loss, "crossentropy")
+    found = losses.crossentropy_for(y_true.shape, y_pred.shape) if by_shapes else losses.get(loss)
+    if isinstance(found, Loss):
         return found
+    if not callable(found):
+        raise ArgumentError(f"a loss is a name, a Loss or a function (y_true, y_pred), got {loss!r}")
+    return LossFunctionWrapper(found, name=loss if isinstance(loss, str) else _name_of(found))
+
+
+def _is_by_shapes(identifier: Any, *kinds: str) -> bool:
+    """Whether a name stands for what fits the shapes of labels and predictions."""
+    short = {"accuracy": "acc", "crossentropy": "ce"}
+    return isinstance(identifier, str) and identifier.lower() in {n for k in kinds for n in (k, short[k])}
+
+
+def _name_of(thing: Any) -> str:
+    return getattr(thing, "name", None) or to_snake_case(getattr(thing, "__name__", type(thing).__name__))
+
+
+class CompileMetrics(Metric):
+    """The metrics of `compile`, updated together.
+
+    They are made when shapes are first known: "accuracy" depends on them.
+    """
+
+    def __init__(self, metrics: Any, weighted: Any = None, output_names: Sequence[str] | None = None):
+        from gnomon import metrics as known
+
+        super().__init__(name="compile_metrics")
+        for given in (metrics, weighted):
+            for m in tree.flatten(given):
+                if m is not None and not _is_by_shapes(m, "accuracy", "crossentropy"):
+                    known.get(m)  # an unknown name fails here, on the user's own line
+        self._given, self._weighted, self._output_names = metrics, weighted, output_names
+        self.names: list[str] = []
+        self._entries: list[tuple[int, Any, bool, str]] = []  # output, metric, whether it is weighted, label
+
+    def build(self, y: Sequence[Any], y_pred: Sequence[Any], names: Sequence[str]) -> None:
+        if self.names == list(names):
+            return
+        self.names, self._entries = list(names), []
+        labels: dict[str, int] = {}
+        for given, is_weighted in ((self._given, False), (self._weighted, True)):
+            for k, wanted in enumerate(self._lists(given, "weighted_metrics" if is_weighted else "metrics")):
+                for m in wanted:
+                    if y[k] is None:
+                        raise DataError(f"the output {names[k]!r} has a metric, but y has nothing for it")
+                    metric = as_metric(m, y[k], y_pred[k])
+                    prefix = f"{names[k]}_" if len(names) > 1 else ""
+                    label = f"{prefix}{metric.name}"
+                    if is_weighted and label in labels:
+                        label = f"{prefix}weighted_{metric.name}"
+                    labels[label] = labels.get(label, 0) + 1
+                    if labels[label] > 1:
+                        label = f"{label}_{labels[label] - 1}"
+                    self._entries.append((k, metric, is_weighted, label))
+
+    def _lists(self, given: Any, what: str) -> list[list[Any]]:
+        """The metrics of each output."""
+        if len(self.names) == 1:
+            return [[m for m in tree.flatten(given) if m is not None]]
+        each = per_output(given, self.names, what)
+        return [[m for m in (e if isinstance(e, (list, tuple)) else [e]) if m is not None] for e in each]
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in a batch. Metrics other than the weighted do not see sample weights."""
+        names, predictions = names_of(y_pred, self._output_names), tree.flatten(y_pred)
+        truths, weights = leaves_for(y_true, names, "y"), weights_for(sample_weight, names)
+        self.build(truths, predictions, names)
+        for k, metric, is_weighted, _ in self._entries:
+            metric.update_state(truths[k], predictions[k], sample_weight=weights[k] if is_weighted else None)
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for _, metric, _, label in self._entries:
+            value = metric.result()
+            found.update(value if isinstance(value, dict) else {label: value})
+        return found
+
+    def reset_state(self) -> None:
+        for metric in self.metrics:
+            metric.reset_state()
 
     @property
     def metrics(self) -> list[Any]:
-        return [metric for _, metric, _ in self.entries or ()]
+        return [metric for _, metric, _, _ in self._entries]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The metrics by the names that logs have for them."""
+        return {label: metric for _, metric, _, label in self._entries}
+
+    @property
+    def variables(self) -> list[Any]:
+        return [v for metric in self.metrics for v in metric.variables]
 
 
-def as_metric(given: Any, y: Any, y_pred: Tensor, loss: Any) -> tuple[Any, str]:
-    """A Metric object and the name it is shown by. 'accuracy' becomes the one that fits shapes and loss."""
+def as_metric(given: Any, y_true: Any, y_pred: Any) -> Any:
+    """A Metric object, named as it was asked for. 'accuracy' and 'crossentropy' become those that fit the shapes."""
     from gnomon import metrics
 
-    if isinstance(given, metrics.Metric):
-        return given, given.name
-    if isinstance(given, str) and given.lower() in ("accuracy", "acc"):
-        metric = metrics.accuracy_for(tuple(y.shape), tuple(y_pred.shape), loss)
-        return (metric() if isinstance(metric, type) else as_wrapped(metric, given)), given
-    if isinstance(given, str) and given.lower() in ("crossentropy", "ce"):
-        metric = metrics.crossentropy_for(tuple(y.shape), tuple(y_pred.shape), loss)
-        return (metric() if isinstance(metric, type) else as_wrapped(metric, given)), given
+    if isinstance(given, Metric):
+        return given
+    if _is_by_shapes(given, "accuracy"):
+        return metrics.accuracy_for(y_true.shape, y_pred.shape, name=given)
+    if _is_by_shapes(given, "crossentropy"):
+        return metrics.crossentropy_for(y_true.shape, y_pred.shape, name=given)
     found = metrics.get(given)
-    if isinstance(found, metrics.Metric):
-        return found, given if isinstance(given, str) else found.name
-    return as_wrapped(found, given), given if isinstance(given, str) else getattr(found, "__name__", "metric")
+    if not isinstance(found, Metric):
+        if not callable(found):
+            raise ArgumentError(f"a metric is a name, a Metric or a function (y_true, y_pred), got {given!r}")
+        found = metrics.MeanMetricWrapper(found, name=_name_of(found))
+    if isinstance(given, str):
+        found.name = given
+    return found
 
 
-def as_wrapped(fn: Any, given: Any) -> Any:
-    from gnomon import metrics
-
-    if isinstance(fn, metrics.Metric):
-        return fn
-    if not callable(fn):
-        raise ArgumentError(f"a metric is a name, a Metric or a function (y_true, y_pred), got {given!r}")
-    return metrics.MeanMetricWrapper(fn, name=getattr(fn, "__name__", "metric"))
-
-
-def flat_for(structure: Any, like: Sequence[str], what: str) -> list[Any]:
-    """The leaves of y or sample weights, one for each output: by name from a dictionary, else in order."""
-    if structure is None:
-        return [None] * len(like)
-    if isinstance(structure, dict):
-        unknown = [k for k in structure if k not in like]
-        if unknown:
-            raise DataError(
-                f"{what} names {unknown[0]!r}, which is not an output: outputs are {', '.join(map(repr, like))}"
-            )
-        return [structure.get(n) for n in like]
-    leaves = tree.flatten(structure)
-    if len(leaves) != len(like):
-        raise DataError(f"{what} has {len(leaves)} arrays for {len(like)} outputs ({', '.join(map(repr, like))})")
-    return leaves
+__all__ = ["CompileLoss", "CompileMetrics", "as_loss", "as_metric", "batch_of", "leaves_for", "names_of", "weights_for"]

@@ -1,7 +1,11 @@
-"""Helpers for users: `clear_session`, `set_random_seed`."""
+"""Helpers for users: seeds, names, the progress bar, data sets written in Python."""
 
 from gnomon.naming import reset_names
 from gnomon.random_state import set_random_seed
+from gnomon.utils.progbar import Progbar
+from gnomon.utils.py_dataset import PyDataset
+
+Sequence = PyDataset
 
 
 def clear_session(free_memory: bool = True) -> None:
@@ -9,4 +13,4 @@ def clear_session(free_memory: bool = True) -> None:
     reset_names()
 
 
-__all__ = ["clear_session", "set_random_seed"]
+__all__ = ["Progbar", "PyDataset", "Sequence", "clear_session", "set_random_seed"]

@@ -1,0 +1,310 @@
+"""Training, evaluation and prediction steps as compiled programs.
+
+A `Step` takes whole arrays and a table of row numbers [steps, batch]: it gathers and runs one batch after the other
+inside the program. So one serves data sets, single batches and generators, and a ragged last batch needs no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gnomon.compiler.errors import ArgumentError, DataError, StateError
+from gnomon.compiler.ops import build
+from gnomon.compiler.sizes import Dim, Size, symbol, symbols
+from gnomon.layers.tracking import Tracked
+from gnomon.metrics.metric import Metric
+from gnomon.models import data as adapters
+from gnomon.models.data import Data
+from gnomon.models.heads import leaves_for, names_of
+from gnomon.tensor import Tensor, getitem, new_input, node_of
+from gnomon.utils import tree
+from gnomon.variable import Variable, collecting_updates
+
+AT_ONCE = 16 * 2**20
+"""Bytes of temporary memory that one call of a Predictor may take, unless a single batch of the user's takes more."""
+
+
+class TrainableState:
+    """Which layers and variables were trainable when the model was compiled: that is what training goes by.
+
+    So a discriminator that was compiled before it was frozen inside a generator's model goes on learning on its own.
+    """
+
+    def __init__(self, model: Any):
+        self.layers: dict[int, tuple[Any, bool]] = {}
+        self.variables: dict[int, tuple[Variable, bool]] = {}
+        self.note(model)
+
+    def note(self, model: Any) -> None:
+        """Note the layers and variables that have come since."""
+        for layer in model._flatten_layers():
+            self.layers.setdefault(id(layer), (layer, layer._trainable))
+            for v in layer._own_variables():
+                self.variables.setdefault(id(v), (v, v.trainable))
+
+    @property
+    def changed(self) -> list[str]:
+        """The names of layers that are now trainable and were not, or the reverse."""
+        return [layer.name for layer, flag in self.layers.values() if layer._trainable != flag]
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Inside, layers and variables are trainable as they were."""
+        layers = [(layer, layer._trainable) for layer, flag in self.layers.values() if layer._trainable != flag]
+        variables = [(v, v.trainable) for v, flag in self.variables.values() if v.trainable != flag]
+        for layer, now in layers:
+            layer._trainable = not now
+        for v, now in variables:
+            v.trainable = not now
+        try:
+            yield
+        finally:
+            for layer, now in layers:
+                layer._trainable = now
+            for v, now in variables:
+                v.trainable = now
+
+
+def fingerprint(model: Any) -> tuple:
+    """What a program traced from the model depends on: its layers, their public attributes, their variables."""
+    found: list[Any] = []
+    for layer in model._flatten_layers():
+        found.append(_Same(layer))
+        found.extend(
+            (name, value if isinstance(value, (bool, int, float, str, type(None))) else _Same(value))
+            for name, value in vars(layer).items()
+            if not name.startswith("_") and name not in layer.untraced and not isinstance(value, (Tracked, Variable))
+        )
+        found.extend(_Same(v) for v in layer._own_variables())
+    return tuple(found)
+
+
+class _Same:
+    """Equal to itself wrapped again, whatever `==` means for it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+
+def form_of(value: Any) -> Any:
+    """Dtypes and inner shapes of a structure of arrays, as a key."""
+    if type(value) is np.ndarray:
+        return value.dtype, value.shape[1:]
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return tuple((k, form_of(value[k])) for k in value)
+    return type(value), tuple(form_of(v) for v in value)
+
+
+# ---- symbolic data
+
+
+def symbolic_data(model: Any, data: Data, rows: str) -> Data:
+    """Inputs for x, y and sample weights of any number of rows (the size `rows`).
+
+    Inner sizes are those of the data where the model's are fixed, and open where the model's are open.
+    """
+    x, y, w = data
+    inner: dict[int, Sequence[Dim]] = {}
+    like = tree.flatten(model.symbolic_inputs(x))
+    for a, t in zip(tree.flatten(x), like, strict=True):
+        if a is not None and t.node.rank == a.ndim:
+            inner[id(a)] = t.node.shape
+    graph = getattr(model, "_graph", None)
+    if graph is not None:
+        names = names_of(graph.output_structure, model.output_names)
+        for what in (y, w):
+            if not tree.is_nested(what):
+                each = [what] * len(names)
+            else:
+                try:
+                    each = leaves_for(what, names, "y")
+                except DataError:  # said where the loss is computed, if it matters
+                    continue
+            inner.update({id(a): t.node.shape for a, t in zip(each, graph.outputs, strict=True) if a is not None})
+
+    def leaf(a: np.ndarray | None, name: str) -> Tensor | None:
+        if a is None:
+            return None
+        known = inner.get(id(a), ())
+        shape: list[Dim] = [symbol(rows)] if a.ndim else []
+        for axis, size in enumerate(a.shape[1:], 1):
+            dim = known[axis] if axis < len(known) else size
+            if isinstance(dim, Size) and [dim] != [symbol(s) for s in symbols(dim)]:
+                dim = symbol(f"{name}_{axis}")  # computed from the input's: found equal when it runs
+            shape.append(dim if isinstance(dim, Size) else size)
+        return Tensor(new_input(name, a.dtype.name, tuple(shape)), name)
+
+    def leaves(structure: Any, name: str) -> Any:
+        single = not tree.is_nested(structure)
+        count = iter(range(1_000_000))
+        return tree.map_structure(lambda a: leaf(a, name if single else f"{name}_{next(count)}"), structure)
+
+    return leaves(x, "x"), leaves(y, "y"), leaves(w, "sample_weight")
+
+
+def _for_inputs(model: Any, x: Any) -> Any:
+    """x with the dtypes of the model's declared inputs: integers become floats where those are wanted."""
+    graph = getattr(model, "_graph", None)
+    if graph is None:
+        return x
+    wanted = {id(t): d.dtype for t, d in zip(graph.arranged(x, model.name), graph.inputs, strict=True)}
+    return tree.map_structure(
+        lambda t: Tensor(build.cast(t.node, wanted[id(t)]), t.name) if id(t) in wanted and t is not None else t, x
+    )
+
+
+# ---- compiled steps
+
+
+class Step:
+    """A compiled train or test step: `run(rows, arrays)` gives the logs after the last of the steps.
+
+    arrays   the leaves of x, y and sample_weight that are not None, in order
+    """
+
+    def __init__(self, model: Any, mode: str, data: Data):
+        from gnomon.functions import function
+
+        leaves = symbolic_data(model, data, "samples")
+        self.leaves: list[Tensor] = [t for t in tree.flatten(list(leaves)) if t is not None]
+        rows = Tensor(new_input("rows", "int64", (symbol("steps"), symbol("batch"))))
+        counter = Tensor(new_input("step", "int64", ()))
+        index = getitem(rows.node, counter)
+        x, y, w = tree.map_structure(
+            lambda t: None if t is None else Tensor(build.gather(t.node, index, 0), t.name), leaves
+        )
+        batch = adapters.pack(_for_inputs(model, x), y, w)
+        with collecting_updates() as updates:
+            if mode == "train":
+                _build_optimizer(model)
+                logs = model.train_step(batch)
+            else:
+                logs = model.test_step(batch)
+            if not isinstance(logs, dict):
+                raise ArgumentError(f"{mode}_step of {model.name!r} must return a dictionary of logs, got {logs!r:.80}")
+            values = _flat_logs(logs)
+        model._clear_losses()
+        self.names = list(values)
+        self.function = function(
+            [rows, *self.leaves], list(values.values()), updates=updates, name=f"{model.name}_{mode}",
+            on_unused_input="ignore", repeat=(counter, symbol("steps")),
+        )  # fmt: skip
+        self.reset = reset_of(model)
+        self.seconds = 0.0  # of one step, as measured
+        self._size = 0  # of the batch that was measured
+
+    def run(self, rows: np.ndarray, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
+        start = time.perf_counter()
+        results = self.function.executable(rows, *arrays)
+        took = (time.perf_counter() - start) / len(rows)
+        size = rows.shape[1]
+        if size == self._size:  # the first call is slow and no measure of those that follow
+            self.seconds = min(took, 0.5 * (took + self.seconds)) if self.seconds else took
+        else:
+            self.seconds, self._size = took, size
+        return {
+            name: value.item() if value.ndim == 0 else value for name, value in zip(self.names, results, strict=True)
+        }
+
+    def steps_in(self, seconds: float, size: int) -> int:
+        """About how many steps of batches of this size take so long; 1 if that is not known."""
+        if not self.seconds or size != self._size:
+            return 1
+        return max(1, int(seconds / self.seconds))
+
+
+def _build_optimizer(model: Any) -> None:
+    """Make the optimizer's state, if it has none yet. Raises StateError for weights that it does not know."""
+    optimizer, variables = model.optimizer, model.trainable_variables
+    if optimizer is None:
+        raise StateError(f"model {model.name!r} was compiled without an optimizer: it can be evaluated, not trained")
+    if not optimizer.built:
+        optimizer.build(variables)
+        return
+    unknown = [v.path for v in variables if id(v) not in optimizer._indices]
+    if unknown:
+        raise StateError(
+            f"model {model.name!r} trains {', '.join(map(repr, unknown[:3]))}, which its optimizer {optimizer.name!r} "
+            "does not know: the optimizer was built for other weights (of another model, or before layers were "
+            "unfrozen). Call compile() with a new optimizer."
+        )
+
+
+def _flat_logs(logs: dict[str, Any]) -> dict[str, Tensor]:
+    """Logs in the order of their names, those of metrics with several results among them."""
+    flat: dict[str, Tensor] = {}
+    for name, value in sorted(logs.items()):
+        flat |= _flat_logs(value) if isinstance(value, dict) else {name: Tensor(node_of(value))}
+    return dict(sorted(flat.items()))
+
+
+def reset_of(model: Any) -> Callable[[], None]:
+    """`model.reset_metrics`, quick if no class redefines it."""
+    from gnomon.models.training import Trainer
+
+    metrics = [part for m in model.metrics for part in (getattr(m, "metrics", None) or [m])]
+    plain = [m for m in metrics if type(m).reset_state is Metric.reset_state]
+    if type(model).reset_metrics is not Trainer.reset_metrics or len(plain) < len(metrics):
+        return model.reset_metrics
+    arrays = [v.buffer.array for m in metrics for v in m.variables]
+
+    def reset() -> None:
+        for array in arrays:
+            array.fill(0)
+
+    return reset
+
+
+class Predictor:
+    """A compiled forward pass."""
+
+    def __init__(self, model: Any, x: Any):
+        from gnomon.functions import function
+
+        self.leaves, _, _ = symbolic_data(model, (x, None, None), "batch")
+        with collecting_updates() as updates:
+            outputs = model.predict_step(adapters.pack(_for_inputs(model, self.leaves)))
+        model._clear_losses()
+        given = [t for t in tree.flatten(self.leaves) if t is not None]
+        self.function = function(given, outputs, updates, name=f"{model.name}_predict", on_unused_input="ignore")
+        self.single = self.function.graph.form == 0
+        self._rows: dict[int, int] = {}
+
+    def run(self, x: Any) -> Any:
+        """The outputs for arrays x, in the structure of the model's."""
+        if self.single and type(x) is np.ndarray:
+            return self.function.executable(x)[0]
+        return self.function(*(a for a in tree.flatten(x) if a is not None))
+
+    def rows_at_once(self, x: Any, batch: int) -> int:
+        """How many rows to take in one call: as many batches as AT_ONCE allows, at least one."""
+        if batch not in self._rows:
+            arrays = [a for a in tree.flatten(x) if a is not None]
+            once, twice = (self._memory(arrays, n) for n in (batch, 2 * batch))
+            spare = max(0, AT_ONCE - once)
+            self._rows[batch] = batch * (1 + spare // max(twice - once, AT_ONCE // 256))
+        return self._rows[batch]
+
+    def _memory(self, arrays: Sequence[np.ndarray], rows: int) -> int:
+        """Bytes that a call on so many rows takes."""
+        program = self.function.program
+        sizes = {
+            name: arrays[number].shape[axis] if axis else rows
+            for name, (number, axis) in zip(program.sizes, program.bindings, strict=True)
+        }
+        return self.function.executable.memory(sizes)
