@@ -11,6 +11,7 @@
     │   └── MissingFileError (FileNotFoundError)   one that is not there
     ├── StateError (RuntimeError)         the right call at the wrong time: fit before compile
     │   └── NotBuiltError (AttributeError, ValueError)   what a layer has only once it is built or called
+    ├── NotWrittenError (NotImplementedError)   a method that a subclass has to define
     ├── NumericError (ArithmeticError)    NaN or infinity found in debug mode
     ├── CheckError (AssertionError)       GNOMON_CHECK found a stage that differs from the oracle: our mistake
     ├── CompileError (RuntimeError)       code generation failed: our mistake, or a broken installation
@@ -62,6 +63,10 @@ class StateError(GnomonError, RuntimeError):
 
 class NotBuiltError(StateError, AttributeError, ValueError):
     """A property that a layer has only once it is built or called; `hasattr` finds that it is not there."""
+
+
+class NotWrittenError(GnomonError, NotImplementedError):
+    """A method that a subclass has to define, and does not."""
 
 
 class NumericError(GnomonError, ArithmeticError):

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from gnomon.compiler.errors import ArgumentError, nearest
+import numpy as np
+
+from gnomon.compiler.errors import ArgumentError, DTypeError, nearest
 from gnomon.compiler.graph import Node, Op, user_line
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.tensor import Tensor, is_symbolic
@@ -168,6 +170,15 @@ def shapes_for(method: Any, shapes: dict[str, Any], layer: str) -> dict[str, Any
             f"ends in '_shape' (x -> x_shape), got {wrong!r}"
         )
     return {name: shapes[name] for name in names if name in shapes}
+
+
+def as_numbers(x: Any) -> np.ndarray:
+    """An array argument of a call. Raises DTypeError for text, objects and complex numbers."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        kind = {"c": "complex numbers", "U": "text", "S": "text", "O": "Python objects"}.get(array.dtype.kind, "others")
+        raise DTypeError(f"layers take real numbers, got an array of {kind} (dtype {array.dtype}, shape {array.shape})")
+    return array
 
 
 def is_symbolic_call(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:

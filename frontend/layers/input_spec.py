@@ -109,7 +109,22 @@ def _check_one(spec: InputSpec, x: Any, what: str) -> None:
         if spec.allow_last_axis_squeeze:
             wanted = wanted[:-1] if wanted and wanted[-1] == 1 else wanted
             found = found[:-1] if found and found[-1] == 1 else found
-        if len(wanted) != len(found) or any(
-            a is not None and b is not None and a != b for a, b in zip(wanted, found, strict=True)
-        ):
-            raise ShapeError(f"{what}expected shape={spec.shape}, found shape={shape}")
+        if not _fits(wanted, found):
+            raise ShapeError(f"{what}expected shape={spec.shape}, found shape={shape}{_batch_hint(spec.shape, shape)}")
+
+
+def _fits(wanted: Sequence[int | None], found: Sequence[int | None]) -> bool:
+    return len(wanted) == len(found) and all(
+        a is None or b is None or a == b for a, b in zip(wanted, found, strict=True)
+    )
+
+
+def _batch_hint(wanted: Sequence[int | None], found: Sequence[int | None]) -> str:
+    """What to say where the axis of samples is missing in the data, or in the Input besides the one it always has."""
+    hints = []
+    if len(found) == len(wanted) - 1:
+        if _fits(wanted[1:], found):
+            hints.append("The first axis is that of samples: a single sample x is passed as x[None].")
+        if len(wanted) > 2 and _fits(wanted[2:], found[1:]):
+            hints.append(f"Input(shape={tuple(found[1:])}) is without the number of samples.")
+    return ". " + " ".join(hints) if hints else ""

@@ -17,6 +17,7 @@ from gnomon.compiler.errors import (
     GnomonError,
     GraphError,
     NotBuiltError,
+    NotWrittenError,
     ShapeError,
     StateError,
     nearest,
@@ -24,7 +25,7 @@ from gnomon.compiler.errors import (
 from gnomon.compiler.graph import layer_scope, user_line
 from gnomon.compiler.ops import build as graph_of
 from gnomon.eager import as_tensor, evaluate_all
-from gnomon.layers.calls import Arguments, Call, is_symbolic_call, shapes_for
+from gnomon.layers.calls import Arguments, Call, as_numbers, is_symbolic_call, shapes_for
 from gnomon.layers.input_spec import InputSpec, check_inputs
 from gnomon.layers.policy import DTypePolicy, get_policy, serialize_policy
 from gnomon.layers.tracking import LayerState, Tracked
@@ -213,7 +214,10 @@ class Layer(Tracked):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The output, as an expression of symbolic tensors. Written by every layer."""
-        raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call` method")
+        raise NotWrittenError(
+            f"Layer {type(self).__name__} does not have a `call` method: write call(self, inputs), which returns the "
+            f"output.{nearest('call', vars(type(self))) if type(self) is not Layer else ''}"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._layer_state.ready:
@@ -264,7 +268,7 @@ class Layer(Tracked):
         values: dict[Any, np.ndarray] = {}
         is_data = lambda x: hasattr(x, "__array__") or hasattr(x, "__dlpack__")
         given, named = tree.map_structure(
-            lambda x: as_tensor(np.asarray(x), values) if is_data(x) else x, (list(args), kwargs)
+            lambda x: as_tensor(as_numbers(x), values) if is_data(x) else x, (list(args), kwargs)
         )
         with collecting_updates() as updates:
             outputs = self._call(given, named)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.errors import ArgumentError, NotBuiltError, nearest
+from gnomon.compiler.errors import ArgumentError, NotBuiltError, NotWrittenError, nearest
 from gnomon.compiler.graph import Node
 from gnomon.functions import Function, function
+from gnomon.layers.calls import as_numbers
 from gnomon.layers.input_spec import InputSpec, check_inputs
 from gnomon.layers.layer import Layer
 from gnomon.layers.tracking import change_count, note_change
@@ -179,7 +180,10 @@ class Model(Trainer, Saveable, Layer):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The outputs for new inputs: the calls the model was made of, made again."""
         if self._graph is None:
-            raise NotImplementedError(f"Model {type(self).__name__} does not have a `call()` method implemented.")
+            raise NotWrittenError(
+                f"Model {type(self).__name__} does not have a `call()` method: write call(self, inputs), which returns "
+                f"the outputs, or make the model of tensors, Model(inputs, outputs)."
+            )
         values = self._graph.standardized(inputs, self.name)
         masks = [None] * len(values) if mask is None else self._graph.arranged(mask, self.name)
         for x, m in zip(values, masks, strict=True):
@@ -262,7 +266,7 @@ class Model(Trainer, Saveable, Layer):
         """Call on arrays: through a program compiled once for each dtype and rank of the inputs."""
         is_data = lambda x: hasattr(x, "__array__") or hasattr(x, "__dlpack__")
         leaves = tree.flatten([list(args), kwargs])
-        arrays = [np.asarray(x) for x in leaves if is_data(x)]
+        arrays = [as_numbers(x) for x in leaves if is_data(x)]
         form = tree.describe([list(args), kwargs], lambda x: "*" if is_data(x) else repr(x))
         types = tuple((a.dtype, a.ndim and a.shape[1:]) for a in arrays)
         known = self._compiled_calls.get((form, change_count(), types))
