@@ -41,13 +41,18 @@ def as_array(value: Any, what: str) -> np.ndarray:
         if value is None:
             raise DataError(f"{what} is None where an array was expected")
         value = np.asarray(value)
-    kind = value.dtype.kind
-    if kind not in "fiub":
+    wanted = _taken_as(value.dtype, floatx())
+    if wanted is None:
         raise DataError(f"{what} must hold numbers, got an array of dtype {value.dtype} and shape {value.shape}")
-    if kind == "f" and value.dtype.name != floatx():
-        value = value.astype(floatx())
-    dtypes.canonical(value.dtype)
-    return value if value.flags.c_contiguous and value.dtype.isnative else np.ascontiguousarray(value, value.dtype.name)
+    return value if value.dtype == wanted and value.flags.c_contiguous else np.ascontiguousarray(value, wanted)
+
+
+@lru_cache(64)
+def _taken_as(dtype: np.dtype, default: str) -> np.dtype | None:
+    """The dtype that data of this one is converted to, None if it holds no numbers."""
+    if dtype.kind not in "fiub" or dtype.name not in dtypes.TABLE and dtype.kind != "f":
+        return None
+    return np.dtype(default if dtype.kind == "f" else dtype.name)
 
 
 def as_arrays(value: Any, what: str) -> Any:
@@ -264,8 +269,8 @@ def split(data: ArrayData, fraction: float) -> tuple[ArrayData, Data]:
             f"validation_split={fraction} of {data.count} samples leaves {at} for training and {data.count - at} for "
             "validation: provide more data, or another fraction"
         )
-    head, tail = rows_of(data.data, 0, at), rows_of(data.data, at, data.count)
-    return ArrayData(*head, data.batch_size), tail
+    x, y, w = rows_of(data.data, 0, at)
+    return ArrayData(x, y, w, data.batch_size), rows_of(data.data, at, data.count)
 
 
 def rows_of(structure: Any, start: int, stop: int) -> Any:

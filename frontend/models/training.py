@@ -150,7 +150,7 @@ class Trainer:
         found = [m for m in (state.loss_tracker, state.compile_metrics) if m is not None]
         if state.compile_loss is not None:
             found += state.compile_loss.metrics
-        layers = self._flatten_layers()  # type: ignore[attr-defined]  # Layer's
+        layers: list[Any] = self._flatten_layers()  # type: ignore[attr-defined]  # Layer's
         for layer in layers:
             if layer is self or not isinstance(layer, Trainer):
                 found += [m for m in layer._attributes() if hasattr(type(m), "update_state")]

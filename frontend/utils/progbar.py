@@ -104,7 +104,8 @@ class Progbar:
         text = ""
         for name, (total, count) in self._values.items():
             mean = np.mean(total) / max(1, count)
-            text += f" - {name}: {mean:.4f}" if abs(mean) > 1e-3 else f" - {name}: {mean:.4e}"
+            size = mean if self.verbose == 2 else abs(mean)  # Keras writes negative numbers so in its lines
+            text += f" - {name}: {mean:.4f}" if size > 1e-3 else f" - {name}: {mean:.4e}"
         return text
 
     def _seconds_each(self, current: int, now: float) -> float:
