@@ -59,7 +59,9 @@ def test_a_shown_stage_prints_as_it_is(step):
 
 def test_the_graph_tells_outputs_and_updates(step):
     *nodes, last = step.show("graph").splitlines()
-    assert all(line.startswith("%") and " : " in line and "test_inspecting.py:" in line for line in nodes)
+    assert all(line.startswith("%") and " : " in line for line in nodes)
+    # a number that another test made first, and that still lives, is the same node: it tells that test's line
+    assert all("test_inspecting.py:" in line for line in nodes if "(" in line.split(" : ")[0].replace("()", ""))
     assert last.startswith("return %")
     assert "; outputs %" in last
     assert "; w <- %" in last
