@@ -2,6 +2,7 @@
 
 from gnomon.naming import reset_names
 from gnomon.random_state import set_random_seed
+from gnomon.utils.numerical import normalize, to_categorical
 from gnomon.utils.progbar import Progbar
 from gnomon.utils.py_dataset import PyDataset
 
@@ -13,4 +14,12 @@ def clear_session(free_memory: bool = True) -> None:
     reset_names()
 
 
-__all__ = ["Progbar", "PyDataset", "Sequence", "clear_session", "set_random_seed"]
+__all__ = [
+    "Progbar",
+    "PyDataset",
+    "Sequence",
+    "clear_session",
+    "normalize",
+    "set_random_seed",
+    "to_categorical",
+]
