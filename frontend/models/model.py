@@ -203,11 +203,12 @@ class Model(Trainer, Saveable, Layer):
     def _convert(self, x: Any) -> Any:
         if self._graph is None:
             return super()._convert(x)
-        autocast, self.autocast = self.autocast, False  # each input has a dtype of its own
+        autocast = self.autocast
+        object.__setattr__(self, "autocast", False)  # each input has a dtype of its own; no program is out of date
         try:
             return super()._convert(x)
         finally:
-            self.autocast = autocast
+            object.__setattr__(self, "autocast", autocast)
 
     def _check_inputs(self, inputs: Any) -> None:
         if self._graph is not None and self._manual_input_spec is None and self.input_spec is not None:
