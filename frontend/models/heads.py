@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gnomon.compiler.errors import ArgumentError, DataError, nearest
+from gnomon.compiler.errors import ArgumentError, DataError, DTypeError, ShapeError, nearest
 from gnomon.compiler.ops import build
+from gnomon.losses.labels import label_problem
 from gnomon.metrics.metric import Metric
 from gnomon.naming import to_snake_case
 from gnomon.tensor import Tensor, node_of
@@ -135,6 +136,7 @@ class CompileLoss:
         self.losses: list[Any] = []
         self.factors: list[Any] = []
         self.metrics: list[Any] = []
+        self._shapes: list[Any] = []  # of the predictions, once known; None where a mask leaves some out
 
     @property
     def wanted(self) -> list[bool]:
@@ -155,6 +157,7 @@ class CompileLoss:
                 f"({_listed(names)}), got {self._weights!r}"
             )
         self.factors = per_output(self._weights, names, "loss_weights")
+        self._shapes = [None] * len(names)
         if all(f is None for f in self.losses):
             raise ArgumentError("no output has a loss: give `loss` to compile()")
         if sum(self.wanted) > 1:
@@ -175,7 +178,11 @@ class CompileLoss:
                 where = f"the output {names[k]!r}" if len(names) > 1 else "the model"
                 raise DataError(f"{where} has a loss, but y has nothing for it: give labels, or no loss for it")
             self.losses[k] = as_loss(self.losses[k], truth, prediction)
-            value = self.losses[k](truth, prediction, sample_weight=weight)
+            self._shapes[k] = None if getattr(prediction, "mask", None) is not None else prediction.shape
+            try:
+                value = self.losses[k](truth, prediction, sample_weight=weight)
+            except (DTypeError, ShapeError) as error:
+                raise type(error)(f"{error}\n  in the loss of the output {names[k]!r}") from error
             if self.metrics:
                 next(means).update_state(value, sample_weight=batch_of([prediction]))
             if self.factors[k] is not None:
@@ -183,6 +190,24 @@ class CompileLoss:
             total = value if total is None else total + value
         assert total is not None
         return total
+
+    def check_labels(self, y: Any, sample_weight: Any = None) -> None:
+        """Raises DataError for arrays of labels that the losses can make nothing of: class numbers that are none.
+
+        What is known of the predictions comes from the first call: before it, nothing is checked.
+        """
+        if not any(self._shapes):
+            return
+        truths = leaves_for(y, self.names, "y", self.wanted)
+        weights = weights_for(sample_weight, self.names, self.wanted)
+        for name, loss, truth, weight, shape in zip(
+            self.names, self.losses, truths, weights, self._shapes, strict=True
+        ):
+            if loss is None or truth is None or shape is None:
+                continue
+            problem = label_problem(loss, truth, shape, weight)
+            if problem is not None:
+                raise DataError(f"the loss {loss.name!r} of the output {name!r} {problem}")
 
 
 def as_loss(loss: Any, y_true: Any, y_pred: Any) -> Any:

@@ -100,11 +100,13 @@ class _Same:
 
 
 def form_of(value: Any) -> Any:
-    """Dtypes and inner shapes of a structure of arrays, as a key."""
+    """Dtypes and inner shapes of a structure of arrays, or the types of Tensors, as a key."""
     if type(value) is np.ndarray:
         return value.dtype, value.shape[1:]
     if value is None:
         return None
+    if isinstance(value, Tensor):
+        return value.node.type
     if isinstance(value, dict):
         return tuple((k, form_of(value[k])) for k in value)
     return type(value), tuple(form_of(v) for v in value)
@@ -174,19 +176,19 @@ def _for_inputs(model: Any, x: Any) -> Any:
 class Step:
     """A compiled train or test step: `run(rows, arrays)` gives the logs after the last of the steps.
 
+    data     `symbolic_data` with the size "samples"
     arrays   the leaves of x, y and sample_weight that are not None, in order
     """
 
     def __init__(self, model: Any, mode: str, data: Data):
         from gnomon.functions import function
 
-        leaves = symbolic_data(model, data, "samples")
-        self.leaves: list[Tensor] = [t for t in tree.flatten(list(leaves)) if t is not None]
+        self.leaves: list[Tensor] = [t for t in tree.flatten(list(data)) if t is not None]
         rows = Tensor(new_input("rows", "int64", (symbol("steps"), symbol("batch"))))
         counter = Tensor(new_input("step", "int64", ()))
         index = getitem(rows.node, counter)
         x, y, w = tree.map_structure(
-            lambda t: None if t is None else Tensor(build.gather(t.node, index, 0), t.name), leaves
+            lambda t: None if t is None else Tensor(build.gather(t.node, index, 0), t.name), data
         )
         batch = adapters.pack(_for_inputs(model, x), y, w)
         with collecting_updates() as updates:
@@ -271,16 +273,18 @@ def reset_of(model: Any) -> Callable[[], None]:
 
 
 class Predictor:
-    """A compiled forward pass."""
+    """A compiled forward pass.
+
+    x   of `symbolic_data` with the size "batch"
+    """
 
     def __init__(self, model: Any, x: Any):
         from gnomon.functions import function
 
-        self.leaves, _, _ = symbolic_data(model, (x, None, None), "batch")
         with collecting_updates() as updates:
-            outputs = model.predict_step(adapters.pack(_for_inputs(model, self.leaves)))
+            outputs = model.predict_step(adapters.pack(_for_inputs(model, x)))
         model._clear_losses()
-        given = [t for t in tree.flatten(self.leaves) if t is not None]
+        given = [t for t in tree.flatten(x) if t is not None]
         self.function = function(given, outputs, updates, name=f"{model.name}_predict", on_unused_input="ignore")
         self.single = self.function.graph.form == 0
         self._rows: dict[int, int] = {}

@@ -10,6 +10,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from gnomon.layers.tracking import Tracked, change_count
 from gnomon.models import data as adapters
 from gnomon.models.data import ArrayData, ArrayFeed, BatchData, BatchFeed, Data, unpack
 from gnomon.models.heads import CompileLoss, CompileMetrics, batch_of
-from gnomon.models.steps import Predictor, Step, TrainableState, fingerprint, form_of
+from gnomon.models.steps import Predictor, Step, TrainableState, fingerprint, form_of, symbolic_data
 from gnomon.tensor import Tensor, node_of
 from gnomon.utils import tree
 
@@ -240,41 +241,34 @@ class Trainer:
 
     def _step_program(self, mode: str, data: Data) -> Step:
         """The program that trains on (or tests) data of these dtypes, ranks and inner shapes; made once."""
-        state = self._trainer_state()
-        form = form_of(data)
-        quick = (mode, form, change_count())
-        step = state.quick.get(quick)
-        if step is not None:
-            return step
-        known = (mode, form, fingerprint(self))
-        step = state.programs.get(known)
+        state, form = self._trainer_state(), form_of(data)
+        step = state.quick.get((mode, form, change_count()))
         if step is None:
-            _check_labels_fit(self, data[1])
             self.build_for(data[0])  # type: ignore[attr-defined]  # Model's
-            trainable = state.trainable
-            if trainable is None:
-                raise StateError(f"model {getattr(self, 'name', '')!r} is not compiled: call compile() first")
-            trainable.note(self)
-            with trainable.in_force():
-                step = Step(self, mode, data)
-            state.programs[(mode, form, fingerprint(self))] = step  # as it is now: tracing may have built layers
-        state.remember((mode, form, change_count()), step)
+            leaves = symbolic_data(self, data, "samples")
+            step = state.programs.get((mode, form_of(leaves), fingerprint(self)))
+            if step is None:
+                if state.trainable is None:
+                    raise StateError(f"model {getattr(self, 'name', '')!r} is not compiled: call compile() first")
+                state.trainable.note(self)
+                with state.trainable.in_force():
+                    step = Step(self, mode, leaves)
+                state.programs[mode, form_of(leaves), fingerprint(self)] = step  # tracing may have built layers
+            state.remember((mode, form, change_count()), step)
         return step
 
     def _predictor(self, x: Any) -> Predictor:
         """The program that predicts for arrays of these dtypes, ranks and inner shapes; made once."""
-        state = self._trainer_state()
-        form = form_of(x)
+        state, form = self._trainer_state(), form_of(x)
         predictor = state.quick.get(("predict", form, change_count()))
-        if predictor is not None:
-            return predictor
-        known = ("predict", form, fingerprint(self))
-        predictor = state.programs.get(known)
         if predictor is None:
             self.build_for(x)  # type: ignore[attr-defined]  # Model's
-            predictor = Predictor(self, x)
-            state.programs[("predict", form, fingerprint(self))] = predictor
-        state.remember(("predict", form, change_count()), predictor)
+            leaves, _, _ = symbolic_data(self, (x, None, None), "batch")
+            predictor = state.programs.get(("predict", form_of(leaves), fingerprint(self)))
+            if predictor is None:
+                predictor = Predictor(self, leaves)
+                state.programs["predict", form_of(leaves), fingerprint(self)] = predictor
+            state.remember(("predict", form, change_count()), predictor)
         return predictor
 
     # ---- fit
@@ -348,6 +342,9 @@ class Trainer:
             )  # fmt: skip
         if isinstance(source, ArrayData):
             self._inspect(source, hooks)
+        if isinstance(validation, ArrayData):  # a mistake in it is not to be found after a long epoch
+            with _naming("validation_data"):
+                self._prepared("test", validation.data)
         self.stop_training = False
         hooks.on_train_begin()
         logs: dict[str, Any] = {}
@@ -389,7 +386,7 @@ class Trainer:
         done, waiting = 0, False  # steps, and whether `begin` was called for some that `end` was not called for
         goal, limit = 0, 0.0  # when to call it: after so many steps, or then
         for data, table in blocks:
-            step = self._step_program(mode, data)
+            step = self._prepared(mode, data)
             if not done:
                 step.reset()
             arrays = [a for a in tree.flatten(list(data)) if a is not None]
@@ -414,13 +411,22 @@ class Trainer:
             end(done - 1, logs)
         return logs
 
-    def _inspect(self, source: ArrayData, hooks: Any) -> None:
-        """Find what would silently spoil training: NaN that reaches the loss.
+    def _prepared(self, mode: str, data: Data) -> Step:
+        """The program for this data. Raises DataError for labels that the losses can make nothing of."""
+        step = self._step_program(mode, data)
+        compile_loss = self._trainer_state().compile_loss
+        if compile_loss is not None:
+            compile_loss.check_labels(data[1], data[2])
+        return step
 
-        Raises DataError with its place, unless TerminateOnNaN is there to see to it or the model does without it.
+    def _inspect(self, source: ArrayData, hooks: Any) -> None:
+        """Find what would silently spoil training: labels that are none, NaN that reaches the loss.
+
+        Raises DataError with its place; for NaN unless TerminateOnNaN is there to see to it or the model does without.
         """
         from gnomon.callbacks import TerminateOnNaN
 
+        self._prepared("train", source.data)
         for name, structure in (("x", source.x), ("y", source.y), ("sample_weight", source.sample_weight)):
             found = adapters.find_nan(structure)
             if found is None or any(isinstance(c, TerminateOnNaN) for c in hooks.callbacks):
@@ -570,7 +576,7 @@ class Trainer:
             arrays = [a for a in tree.flatten([x, y, w]) if a is not None]
         if n == 0:
             raise DataError("the batch is empty")
-        step = self._step_program(mode, (x, y, w))
+        step = self._prepared(mode, (x, y, w))
         step.reset()
         return self._answer(step.run(adapters.one_row(n), arrays), return_dict)
 
@@ -634,13 +640,19 @@ def _weighted(source: ArrayData, class_weight: Any) -> ArrayData:
 
 def _validation(given: Any, batch_size: int | None, steps: int | None) -> ArrayData | BatchData:
     """validation_data as data: (x, y) or (x, y, sample_weight), or what yields batches."""
-    if isinstance(given, (list, tuple)):
-        return adapters.adapt(*unpack(given), batch_size, steps)
-    return adapters.adapt(given, None, None, batch_size, steps)
+    with _naming("validation_data"):
+        if isinstance(given, (list, tuple)):
+            return adapters.adapt(*unpack(given), batch_size, steps)
+        return adapters.adapt(given, None, None, batch_size, steps)
 
 
-def _check_labels_fit(model: Any, y: Any) -> None:
-    """A hook for what is known of labels before tracing; shapes are checked by losses."""
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Say in errors of data which argument they are about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{argument}: {error}") from error
 
 
 def _check_epochs(epochs: Any, initial: Any) -> None:
