@@ -315,7 +315,10 @@ def reduce_less(node: Node) -> Node | None:
             inner_axes = [kept.index(x.op.axes[k]) for k in range(inner.rank) if x.op.axes[k] in kept]
             inner = build.reduce(op.kind, inner, axes)
             if op.kind == "sum":
-                inner = build.multiply(inner, build.size(product(x.shape[a] for a in repeated), x.dtype))
+                count = build.size(product(x.shape[a] for a in repeated), x.dtype)
+                times = build.multiply(inner, count)
+                # a sum of nothing is 0 whatever x is, NaN and infinity too
+                inner = times if _never_empty(x, repeated) else build.where(build.equal(count, 0), 0, times)
             elif op.kind == "prod":
                 return None
             return build.broadcast(inner, node.shape, inner_axes)

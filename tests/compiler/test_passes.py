@@ -142,6 +142,7 @@ ALGEBRA = [
     Case("reduce_less", lambda: build.sum(COLUMN, 1), "Reduce", 2),
     Case("reduce_less", lambda: build.max(build.reshape(X, (n, 1, 4)), [1, 2])),
     Case("reduce_less", lambda: build.sum(build.broadcast(X, (n, 4, 6), [0, 1]), 2), "Reduce"),
+    Case("reduce_less", lambda: build.sum(broadcast(ROW), 0), "Reduce"),
     Case("reduce_less", lambda: build.max(build.broadcast(X, (n, 4, 6), [0, 1]), 2), "Reduce"),
     Case("reduce_less", lambda: build.min(build.broadcast(X, (n, 4, 6), [0, 1]), [1, 2])),
     Case("reduce_less", lambda: build.sum(build.sum(LARGE, 2), 1), left=2),
@@ -226,9 +227,9 @@ ids = [f"{k}-{c.rule}" for k, c in enumerate([*ALGEBRA, *STABILIZE, *SPLIT])]
 
 @pytest.mark.parametrize("case", ALGEBRA, ids=ids[: len(ALGEBRA)])
 def test_algebra_fires_and_keeps_every_value(case: Case) -> None:
-    """NaN and infinities included."""
+    """NaN and infinities included, and where there are no rows."""
     node, after = fires(algebra, case)
-    for rows in (1, 3, 40):
+    for rows in (0, 1, 3, 40):
         for specials in (False, True):
             values = values_of(leaves_of(node), rows, rows, specials)
             before = evaluated(node, values, rows)
