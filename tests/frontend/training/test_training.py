@@ -100,7 +100,9 @@ def test_layers_are_unfrozen_with_a_new_optimizer():
     model.fit(X, LABEL, **FIT)
     model.layers[0].trainable = True
     model.compile(optimizer, loss="sparse_categorical_crossentropy")
-    with pytest.raises(StateError, match=r"trains '.*kernel', '.*bias', which its optimizer 'adam.*compile\(\) with a new"):
+    with pytest.raises(
+        StateError, match="trains '.*kernel', '.*bias', which its optimizer 'adam.* with a new optimizer"
+    ):
         model.fit(X, LABEL, **FIT)
     model.compile("adam", loss="sparse_categorical_crossentropy")
     before = model.get_weights()
@@ -166,15 +168,16 @@ def test_two_models_that_share_a_layer_train_it_in_turn():
 
 
 def test_dropout_acts_in_fit_alone_and_anew_in_each_step():
-    model = gnomon.Sequential([gnomon.Input((100,)), layers.Dropout(0.5, seed=1), layers.Dense(1, kernel_initializer="ones")])
+    dropout, total = layers.Dropout(0.5, seed=1), layers.Dense(1, kernel_initializer="ones")
+    model = gnomon.Sequential([gnomon.Input((100,)), dropout, total])
     model.compile(gnomon.optimizers.SGD(0.0), loss=lambda y, p: ops.mean(p, -1))
     ones = np.ones((64, 100), "float32")
     assert model.evaluate(ones, ones[:, :1], verbose=0) == 100
     assert (model.predict(ones, verbose=0) == 100).all()
     seen = []
-    note = gnomon.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"] * (batch + 1)))
+    note = gnomon.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
     model.fit(ones, ones[:, :1], batch_size=16, epochs=2, verbose=0, callbacks=[note])
-    assert all(80 < loss / (k % 4 + 1) < 120 for k, loss in enumerate(seen))
+    assert all(80 < loss < 120 for loss in seen)  # running means of what is 100 on average
     assert len({round(loss, 3) for loss in seen}) == 8
     assert model.evaluate(ones, ones[:, :1], verbose=0) == 100
 
