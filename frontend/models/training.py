@@ -153,7 +153,8 @@ class Trainer:
             found += state.compile_loss.metrics
         layers: list[Any] = self._flatten_layers()  # type: ignore[attr-defined]  # Layer's
         for layer in layers:
-            if layer is self or not isinstance(layer, Trainer):
+            nested = isinstance(layer, Trainer) and layer is not self  # a model inside reports its own
+            if not nested:
                 found += [m for m in layer._attributes() if hasattr(type(m), "update_state")]
         return list({id(m): m for m in found}.values())
 
