@@ -270,6 +270,12 @@ class Executable:
                 return dim
             if dim not in known:
                 known[dim] = evaluate(dim, sizes)
+                if known[dim] < 0:
+                    given = " and ".join(f"{name} = {sizes[name]}" for name in sorted(symbols(dim)))
+                    raise DataError(
+                        f"{self.program.name!r} makes an array whose axis has {dim} elements, which is "
+                        f"{known[dim]} with {given}: its inputs are too small."
+                    )
             return known[dim]
 
         return tuple(tuple(value(d) for d in slot.shape) for slot in self.program.slots)

@@ -296,7 +296,7 @@ def join_slices(node: Node) -> Node | None:
 
 @watch(Reduce)
 def reduce_less(node: Node) -> Node | None:
-    """sum(broadcast(x)) -> x * n along the repeated axes;  sum(-x) -> -sum(x);  sum(x * 2) -> 2 * sum(x);
+    """sum(broadcast(x)) -> x * n along the repeated axes;  sum(-x) -> -sum(x);  sum(x * s) -> s * sum(x), s finite;
     max(broadcast(x)) -> max(x);  reduce(reduce(x)) -> reduce(x);  axes of one element -> reshape."""
     op = node.op
     assert isinstance(op, Reduce)
