@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gnomon.cli.finding import find
+from gnomon.cli.finding import find, is_saved
 from gnomon.cli.printing import as_bytes, as_json, as_table, as_time, write_aside
 from gnomon.compiler.errors import GnomonError
 
@@ -20,8 +20,10 @@ JSON = click.option("--json", "machine", is_flag=True, help="For programs: JSON 
 
 def _check_target(context: click.Context, parameter: click.Parameter, value: str) -> str:
     place, _, path = value.rpartition(":")
-    if not place or not path:
-        raise click.BadParameter(f"{value!r} is not MODULE:ATTRIBUTE, such as train.py:model or package.train:model")
+    if not is_saved(value) and not (place and path):
+        raise click.BadParameter(
+            f"{value!r} is not MODULE:ATTRIBUTE, such as train.py:model or package.train:model, nor a .keras file"
+        )
     return value
 
 
@@ -75,7 +77,7 @@ def cli() -> None:
 
     MODULE:ATTRIBUTE is a file or module and a name in it: a Model or a compiled function, or with () a function
     without arguments that makes one (train.py:make_model()). The module is imported, so a script should
-    train only below `if __name__ == "__main__":`.
+    train only below `if __name__ == "__main__":`. In its place a saved model will do: model.keras.
 
     Exit codes: 0 all right, 1 it failed, 2 the command line is wrong. GNOMON_TRACEBACK=1 shows where it failed.
     """
@@ -142,6 +144,7 @@ def summary(target: str, expand: bool, trainable: bool) -> None:
     \b
     gnomon summary train.py:model
     gnomon summary "package.models:make_model()" --expand
+    gnomon summary model.keras
     """
     model = find(target)
     if not _is_model(model):

@@ -12,12 +12,23 @@ from typing import Any
 from gnomon.compiler.errors import ArgumentError, GnomonError, nearest
 
 
+def is_saved(target: str) -> bool:
+    """Whether `target` is the name of a file with a model in it."""
+    return target.endswith((".keras", ".h5", ".hdf5"))
+
+
 def find(target: str) -> Any:
     """The object that `target` names: 'package.module:attribute' or 'path/to/script.py:attribute'; with '()' behind it
-    what that function returns.
+    what that function returns; or the model in the file 'model.keras'.
 
     Raises ArgumentError if there is no such module or attribute, or if the module cannot be imported.
     """
+    if is_saved(target):
+        from gnomon.saving import load_model
+
+        if not Path(target).is_file():
+            raise ArgumentError(f"there is no file {target}")
+        return load_model(target)
     place, colon, path = target.rpartition(":")
     if not colon or not place or not path:
         raise ArgumentError(f"{target!r} is not MODULE:ATTRIBUTE, such as train.py:model or package.train:model")
@@ -74,4 +85,4 @@ def _line(error: BaseException) -> str:
     return found
 
 
-__all__ = ["find"]
+__all__ = ["find", "is_saved"]

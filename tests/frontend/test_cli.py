@@ -152,6 +152,20 @@ def test_summary(gnomon, script):
     assert "\x1b" not in out
 
 
+def test_saved_models(gnomon, tmp_path):
+    import gnomon as library
+
+    inputs = library.Input((6,), name="features")
+    file = tmp_path / "model.keras"
+    library.Model(inputs, library.layers.Dense(2, name="out")(inputs), name="saved").save(file)
+    code, out, _ = gnomon("summary", str(file))
+    assert code == 0
+    assert 'Model: "saved"' in out
+    assert "Dense[out, 14 parameters]" in gnomon("dump", str(file))[1]
+    code, _, err = gnomon("summary", str(tmp_path / "other.keras"))
+    assert (code, err) == (1, f"gnomon: there is no file {tmp_path / 'other.keras'}\n")
+
+
 # ---- failures
 
 
