@@ -342,7 +342,8 @@ class Trainer:
                 verbose=verbose, epochs=epochs, steps=steps_per_epoch or source.steps,
             )  # fmt: skip
         if isinstance(source, ArrayData):
-            self._inspect(source, hooks)
+            self._prepared("train", source.data)
+            self._refuse_nan(source.data, hooks)
         if isinstance(validation, ArrayData):  # a mistake in it is not to be found after a long epoch
             with _naming("validation_data"):
                 self._prepared("test", validation.data)
@@ -358,7 +359,10 @@ class Trainer:
                     warnings.warn(adapters.RAN_OUT, stacklevel=2)
                     break
                 hooks.on_epoch_begin(epoch)
-                logs = dict(self._run("train", feed.epoch(steps_per_epoch), hooks, verbose))
+                blocks = feed.epoch(steps_per_epoch)
+                if isinstance(source, BatchData):
+                    blocks = self._without_nan(blocks, hooks)
+                logs = dict(self._run("train", blocks, hooks, verbose))
                 if validation is not None and due(epoch):
                     tested = self._evaluate(validation, validation_steps, hooks, 0)
                     logs.update({f"val_{name}": value for name, value in tested.items()})
@@ -420,24 +424,27 @@ class Trainer:
             compile_loss.check_labels(data[1], data[2])
         return step
 
-    def _inspect(self, source: ArrayData, hooks: Any) -> None:
-        """Find what would silently spoil training: labels that are none, NaN that reaches the loss.
+    def _without_nan(
+        self, blocks: Iterator[tuple[Data, np.ndarray]], hooks: Any
+    ) -> Iterator[tuple[Data, np.ndarray]]:
+        for number, (data, table) in enumerate(blocks):
+            with _naming(f"batch {number}"):
+                self._refuse_nan(data, hooks)
+            yield data, table
 
-        Raises DataError with its place; for NaN unless TerminateOnNaN is there to see to it or the model does without.
+    def _refuse_nan(self, data: Data, hooks: Any) -> None:
+        """Raise DataError for NaN that reaches the loss and would destroy the weights, with its place.
+
+        Not if TerminateOnNaN is there to see to it, or if the model's loss is a number all the same.
         """
         from gnomon.callbacks import TerminateOnNaN
 
-        self._prepared("train", source.data)
-        for name, structure in (("x", source.x), ("y", source.y), ("sample_weight", source.sample_weight)):
+        for name, structure in zip(("x", "y", "sample_weight"), data, strict=True):
             found = adapters.find_nan(structure)
             if found is None or any(isinstance(c, TerminateOnNaN) for c in hooks.callbacks):
                 continue
             leaf, place = found
-            batch = adapters.rows_of(source.data, place[0], place[0] + 1)
-            step = self._step_program("test", batch)
-            loss = step.run(adapters.one_row(1), [a for a in tree.flatten(list(batch)) if a is not None]).get("loss")
-            step.reset()
-            if loss is not None and loss == loss:
+            if self._is_number(data, place[0]):
                 continue  # a loss or a layer that leaves such values out
             which = f"{name}[{leaf}]" if tree.is_nested(structure) else name
             shape = tree.flatten(structure)[leaf].shape
@@ -445,6 +452,17 @@ class Trainer:
                 f"{which} holds NaN, first at position {place} of shape {shape}: the loss would be NaN, and the "
                 "weights after the first step. Clean the data before training"
             )
+
+    def _is_number(self, data: Data, row: int) -> bool:
+        """Whether the loss of one sample is a number. Metrics are as they were when it returns."""
+        sample = adapters.rows_of(data, row, row + 1)
+        step = self._step_program("test", sample)
+        state = [(v, v.numpy()) for m in self.metrics for v in m.variables]
+        step.reset()
+        loss = step.run(adapters.one_row(1), [a for a in tree.flatten(list(sample)) if a is not None]).get("loss")
+        for variable, value in state:
+            variable.buffer.set(value)
+        return loss is not None and loss == loss
 
     # ---- evaluate and predict
 
