@@ -23,7 +23,7 @@ from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.leaves import Input, Parameter, SizeValue
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.shape import Broadcast, Equate, Reshape, Transpose
-from gnomon.compiler.sizes import Atom, Dim, Size, Symbol, substitute
+from gnomon.compiler.sizes import Atom, Dim, Size, Symbol, substitute, symbols
 from gnomon.layers.calls import Call, LayerOutput
 from gnomon.layers.layer import Layer
 from gnomon.naming import auto_name, to_snake_case
@@ -151,7 +151,8 @@ def _argument(x: Node, places: Mapping[Node, _Source]) -> Any:
         x = x.inputs[0]
     if x in places:
         return places[x]
-    if any(isinstance(n.op, (Input, SizeValue, LayerOutput)) for n in walk([x])):
+    nodes = walk([x])
+    if any(isinstance(n.op, (Input, SizeValue, LayerOutput)) or any(map(symbols, n.shape)) for n in nodes):
         return None
     (value,) = evaluate_graph([x], {}, {})
     if value.ndim:

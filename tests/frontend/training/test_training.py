@@ -233,6 +233,28 @@ def test_an_attribute_that_changes_takes_effect():
     assert len(gnomon.compile_events()) == events + 3  # what was 0.5 before is still known
 
 
+def test_programs_for_attributes_that_are_gone_go_too():
+    model = gnomon.Sequential([gnomon.Input((6,)), layers.LeakyReLU(0.5)])
+    model.compile("sgd", loss="mse")
+    for k in range(40):
+        model.layers[0].negative_slope = k / 40
+        assert model.evaluate(X[:4], np.where(X > 0, X, X * (k / 40))[:4], verbose=0) < 1e-12
+    assert len(model._trainer_state().programs) == 16
+
+
+def test_whole_numbers_are_encoded_between_layers():
+    inputs = gnomon.Input((3,), dtype="int32")
+    model = gnomon.Model(inputs, layers.Dense(1)(layers.Flatten()(ops.one_hot(inputs, 5))))
+    model.compile("adam", loss="mse")
+    x = np.random.default_rng(0).integers(0, 5, (50, 3))
+    losses = model.fit(x, x[:, :1].astype("float32"), epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    encoded = np.eye(5, dtype="float32")[x].reshape(50, 15)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), encoded @ model.get_weights()[0] + model.get_weights()[1], rtol=1e-5, atol=1e-6
+    )
+
+
 def test_training_leaves_compiled_calls_of_the_model_valid():
     model = classifier()
     model.fit(X, LABEL, **FIT)
