@@ -322,13 +322,17 @@ def _samples(model: Any, mode: str) -> Any:
 
     graph = getattr(model, "_graph", None)
     use = {"train": "train_on_batch", "test": "test_on_batch", "predict": "predict"}[mode]
-    if graph is None or any(d is None for t in graph.inputs for d in t.shape[1:]):
+    if graph is None:
         raise StateError(
-            f"what model {model.name!r} takes is not known in full: call `{use}` on a batch first, then look again"
+            f"what model {model.name!r} takes is not known: call `{use}` on a batch first, then look again"
         )
-    return tree.map_structure(
-        lambda t: np.empty((0, *t.shape[1:]), dtypes.named(t.dtype).numpy), graph.input_structure
-    )  # fmt: skip
+    return tree.map_structure(lambda t: _none_like(t, t.dtype), graph.input_structure)
+
+
+def _none_like(t: Any, dtype: str, drop_last: bool = False) -> np.ndarray:
+    """No rows of a tensor's type; axes that are open have 1 element."""
+    inner = [1 if d is None else d for d in t.shape[1:]]
+    return np.empty((0, *inner[: -1 if drop_last else None]), dtypes.named(dtype).numpy)
 
 
 def _labels(model: Any, state: Any) -> Any:
@@ -348,8 +352,7 @@ def _labels(model: Any, state: Any) -> Any:
             loss = losses
         named = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         sparse = "sparse" in str(named).lower()
-        shape = (0, *t.shape[1 : -1 if sparse else None])
-        each.append(np.empty(shape, np.int32 if sparse else np.float32))
+        each.append(_none_like(t, "int32" if sparse else "float32", sparse))
     return tree.pack_sequence_as(model._graph.output_structure, each)
 
 

@@ -239,6 +239,16 @@ def test_showing_makes_the_programs_that_training_uses():
     assert len(gnomon.compile_events()) == count
 
 
+def test_open_axes_stay_open():
+    inputs = layers.Input((None, 5))
+    model = gnomon.Model(inputs, layers.Dense(2)(inputs), name="sequences")
+    model.compile(loss="mse")
+    forward = model.show("graph").splitlines()[0]
+    assert forward.startswith("%0 = Input(x) : float32[batch, ")
+    assert "[batch, 1, 5]" not in forward
+    assert "Contract(" in model.show("differentiated")
+
+
 def test_later_stages_are_of_the_forward_pass_before_compile():
     model = make_model()
     assert "program two_predict for cpu" in model.show("program")
@@ -264,9 +274,7 @@ def test_a_model_without_a_graph_lists_its_layers():
 
     model = Own()
     assert "Dense[first]" in model.show()
-    with pytest.raises(
-        StateError, match="what model 'own' takes is not known in full: call `predict` on a batch first"
-    ):
+    with pytest.raises(StateError, match="what model 'own' takes is not known: call `predict` on a batch first"):
         model.show("graph")
     model.predict(np.zeros((2, 4), "float32"), verbose=0)
     assert "own/first" in model.show("graph")
