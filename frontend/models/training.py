@@ -28,6 +28,8 @@ from gnomon.utils import tree
 
 SLICE = 0.25
 """Seconds that one call of the program may take about: how soon Ctrl-C is served."""
+KEPT = 16
+"""Programs of each mode that a model keeps: for other dtypes, inner sizes, attributes of layers."""
 DRAW = 0.06
 """The same while a progress bar moves: a little more than it waits between two drawings."""
 
@@ -254,7 +256,7 @@ class Trainer:
                 state.trainable.note(self)
                 with state.trainable.in_force():
                     step = Step(self, mode, leaves)
-                state.programs[mode, form_of(leaves), fingerprint(self)] = step  # tracing may have built layers
+                state.keep((mode, form_of(leaves), fingerprint(self)), step)  # as it is now: tracing may build layers
             state.remember((mode, form, change_count()), step)
         return step
 
@@ -268,7 +270,7 @@ class Trainer:
             predictor = state.programs.get(("predict", form_of(leaves), fingerprint(self)))
             if predictor is None:
                 predictor = Predictor(self, leaves)
-                state.programs["predict", form_of(leaves), fingerprint(self)] = predictor
+                state.keep(("predict", form_of(leaves), fingerprint(self)), predictor)
             state.remember(("predict", form, change_count()), predictor)
         return predictor
 
@@ -640,7 +642,16 @@ class TrainerState:
         self.seen_changes = -1
         self.warned = False
 
+    def keep(self, key: Any, program: Any) -> None:
+        """A new program. Of those of a mode the earliest goes when there are many: an attribute changes every epoch."""
+        alike = [k for k in self.programs if k[0] == key[0]]
+        if len(alike) >= KEPT:
+            del self.programs[alike[0]]
+            self.quick.clear()
+        self.programs[key] = program
+
     def remember(self, key: Any, program: Any) -> None:
+        """Where to find a program at once."""
         if len(self.quick) >= 1000:  # one for each length of sequences, perhaps
             self.quick.clear()
         self.quick[key] = program
