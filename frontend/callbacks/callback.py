@@ -141,16 +141,58 @@ class CallbackList(Callback):
         """Whether some callback must be called after every single batch."""
         return any(_wants(c, hooks) for c in self.callbacks)
 
-    def on_batch_begin(self, batch, logs=None):
-        self.on_train_batch_begin(batch, logs)
-
-    def on_batch_end(self, batch, logs=None):
-        self.on_train_batch_end(batch, logs)
-
-    def _call(self, hook: str, *args: Any, logs: dict | None) -> None:
+    def _call(self, hook: str, *number: int, logs: dict | None) -> None:
         logs = {} if logs is None else logs  # one for all: a callback may add to it
         for c in self.callbacks:
-            getattr(c, hook)(*args, logs)
+            getattr(c, hook)(*number, logs)
+
+    def on_batch_begin(self, batch, logs=None):
+        self._call("on_batch_begin", batch, logs=logs)
+
+    def on_batch_end(self, batch, logs=None):
+        self._call("on_batch_end", batch, logs=logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._call("on_epoch_begin", epoch, logs=logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._call("on_epoch_end", epoch, logs=logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._call("on_train_batch_begin", batch, logs=logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._call("on_train_batch_end", batch, logs=logs)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._call("on_test_batch_begin", batch, logs=logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._call("on_test_batch_end", batch, logs=logs)
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self._call("on_predict_batch_begin", batch, logs=logs)
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self._call("on_predict_batch_end", batch, logs=logs)
+
+    def on_train_begin(self, logs=None):
+        self._call("on_train_begin", logs=logs)
+
+    def on_train_end(self, logs=None):
+        self._call("on_train_end", logs=logs)
+
+    def on_test_begin(self, logs=None):
+        self._call("on_test_begin", logs=logs)
+
+    def on_test_end(self, logs=None):
+        self._call("on_test_end", logs=logs)
+
+    def on_predict_begin(self, logs=None):
+        self._call("on_predict_begin", logs=logs)
+
+    def on_predict_end(self, logs=None):
+        self._call("on_predict_end", logs=logs)
 
 
 def _wants(callback: Any, hooks: tuple[str, ...]) -> bool:
@@ -159,29 +201,6 @@ def _wants(callback: Any, hooks: tuple[str, ...]) -> bool:
     if not isinstance(callback, Callback):
         return True
     return not callback.many_steps and callback.overrides(hooks)
-
-
-def _hook(name: str, indexed: bool):
-    if indexed:
-
-        def call_with_index(self, index, logs=None):
-            self._call(name, index, logs=logs)
-
-        call: Any = call_with_index
-    else:
-
-        def call_alone(self, logs=None):
-            self._call(name, logs=logs)
-
-        call = call_alone
-    call.__name__ = name
-    call.__doc__ = getattr(Callback, name).__doc__
-    return call
-
-
-for _name in dir(Callback):
-    if _name.startswith("on_") and _name not in ("on_batch_begin", "on_batch_end"):
-        setattr(CallbackList, _name, _hook(_name, "batch" in _name or "epoch" in _name))
 
 
 def _flat(callbacks: Any) -> list[Any]:
