@@ -121,28 +121,24 @@ def symbolic_data(model: Any, data: Data, rows: str) -> Data:
     Inner sizes are those of the data where the model's are fixed, and open where the model's are open.
     """
     x, y, w = data
-    inner: dict[int, Sequence[Dim]] = {}
-    like = tree.flatten(model.symbolic_inputs(x))
-    for a, t in zip(tree.flatten(x), like, strict=True):
-        if a is not None and t.node.rank == a.ndim:
-            inner[id(a)] = t.node.shape
+    inputs = dict(zip(map(id, tree.flatten(x)), tree.flatten(model.symbolic_inputs(x)), strict=True))
     graph = getattr(model, "_graph", None)
-    if graph is not None:
-        names = names_of(graph.output_structure, model.output_names)
-        for what in (y, w):
-            if not tree.is_nested(what):
-                each = [what] * len(names)
-            else:
-                try:
-                    each = leaves_for(what, names, "y")
-                except DataError:  # said where the loss is computed, if it matters
-                    continue
-            inner.update({id(a): t.node.shape for a, t in zip(each, graph.outputs, strict=True) if a is not None})
 
-    def leaf(a: np.ndarray | None, name: str) -> Tensor | None:
+    def outputs_by_label(structure: Any) -> dict[int, Tensor]:
+        """The output that each of y or of the sample weights is for, if the model says what it gives."""
+        if graph is None or structure is None:
+            return {}
+        names = names_of(graph.output_structure, model.output_names)
+        try:
+            each = leaves_for(structure, names, "y") if tree.is_nested(structure) else [structure] * len(names)
+        except DataError:  # said where the loss is computed, if it matters
+            return {}
+        return {id(a): t for a, t in zip(each, graph.outputs, strict=True)}
+
+    def leaf(a: np.ndarray | None, like: Tensor | None, name: str) -> Tensor | None:
         if a is None:
             return None
-        known = inner.get(id(a), ())
+        known = () if like is None else like.node.shape
         shape: list[Dim] = [symbol(rows)] if a.ndim else []
         for axis, size in enumerate(a.shape[1:], 1):
             dim = known[axis] if axis < len(known) else size
@@ -151,12 +147,16 @@ def symbolic_data(model: Any, data: Data, rows: str) -> Data:
             shape.append(dim if isinstance(dim, Size) else size)
         return Tensor(new_input(name, a.dtype.name, tuple(shape)), name)
 
-    def leaves(structure: Any, name: str) -> Any:
-        single = not tree.is_nested(structure)
+    def leaves(structure: Any, like: dict[int, Tensor], name: str) -> Any:
         count = iter(range(1_000_000))
-        return tree.map_structure(lambda a: leaf(a, name if single else f"{name}_{next(count)}"), structure)
+        named = lambda: f"{name}_{next(count)}" if tree.is_nested(structure) else name
+        return tree.map_structure(lambda a: leaf(a, like.get(id(a)), named()), structure)
 
-    return leaves(x, "x"), leaves(y, "y"), leaves(w, "sample_weight")
+    return (
+        leaves(x, inputs, "x"),
+        leaves(y, outputs_by_label(y), "y"),
+        leaves(w, outputs_by_label(w), "sample_weight"),
+    )
 
 
 def _for_inputs(model: Any, x: Any) -> Any:

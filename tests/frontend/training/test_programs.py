@@ -182,6 +182,18 @@ def test_sequences_of_all_lengths_use_one_program():
     assert len(compiled_since(events)) == 3
 
 
+def test_inputs_that_are_the_labels():
+    inputs = gnomon.Input((None, 3))
+    model = gnomon.Model(inputs, layers.Dense(3)(layers.Dense(2, activation="tanh")(inputs)))
+    model.compile("sgd", loss="mse", weighted_metrics=["mae"])
+    events = len(gnomon.compile_events())
+    for length in (4, 7):
+        x = np.random.default_rng(0).random((20, length, 3)).astype("float32")
+        losses = model.fit(x, x, sample_weight=x[..., 0], epochs=3, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]
+    assert len(compiled_since(events)) == 1
+
+
 def test_compile_keeps_what_predicts():
     x, y = data()
     model = classifier()
