@@ -1,5 +1,8 @@
 """Helpers for users: seeds, names, the progress bar, data sets written in Python."""
 
+import importlib
+from typing import Any
+
 from gnomon.naming import reset_names
 from gnomon.random_state import set_random_seed
 from gnomon.utils.numerical import normalize, to_categorical
@@ -14,6 +17,13 @@ def clear_session(free_memory: bool = True) -> None:
     reset_names()
 
 
+_ELSEWHERE = {
+    "CustomObjectScope": "saving", "custom_object_scope": "saving", "deserialize_keras_object": "saving",
+    "get_custom_objects": "saving", "get_registered_name": "saving", "get_registered_object": "saving",
+    "register_keras_serializable": "saving", "serialize_keras_object": "saving",
+}  # fmt: skip
+"""What Keras has here, too; loaded when it is asked for."""
+
 __all__ = [
     "Progbar",
     "PyDataset",
@@ -22,4 +32,11 @@ __all__ = [
     "normalize",
     "set_random_seed",
     "to_categorical",
+    *_ELSEWHERE,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"gnomon.{_ELSEWHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
