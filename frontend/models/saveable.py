@@ -53,10 +53,8 @@ class Saveable:
         return serialize_object(given)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as `get_compile_config` said, and make the optimizer's state if there are weights."""
+        """Compile as `get_compile_config` said."""
         self.compile(**deserialize_object(config))  # type: ignore[attr-defined]  # Trainer's
-        if self.built and self.optimizer is not None:  # type: ignore[attr-defined]  # Layer's
-            self.optimizer.build(self.trainable_variables)  # type: ignore[attr-defined]  # Layer's
 
 
 __all__ = ["Saveable"]

@@ -179,6 +179,14 @@ def test_a_model_comes_back(tmp_path):
     assert not load_model(tmp_path / "m.keras", compile=False).compiled
 
 
+def test_a_model_that_was_never_trained_comes_back_ready_to_train(tmp_path):
+    model = small()
+    model.save(tmp_path / "m.keras")
+    other = load_model(tmp_path / "m.keras")
+    history = [m.fit(X, Y, shuffle=False, verbose=0).history for m in (model, other)]
+    assert history[0] == history[1]
+
+
 def test_weights_are_taken_from_a_model_file(tmp_path):
     model = trained()
     model.save(tmp_path / "m.keras")
