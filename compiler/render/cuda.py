@@ -35,6 +35,7 @@ from gnomon.compiler.kernel import (
     Buffer,
     Cast,
     Const,
+    CopyTransposed,
     Expr,
     For,
     If,
@@ -44,11 +45,14 @@ from gnomon.compiler.kernel import (
     Let,
     Load,
     Local,
+    Prefetch,
     Stmt,
     Store,
     Value,
     children,
     expressions,
+    highest,
+    lowest,
 )
 from gnomon.compiler.render.cuda_launch import (
     AXES,
@@ -210,6 +214,12 @@ class _Writer:
                         self._body(s.orelse)
             case For():
                 self._for(s)
+            case CopyTransposed():
+                self._copy_transposed(s)
+            case Prefetch():
+                pass  # other threads run while one waits for memory
+            case _:
+                raise AssertionError(f"{type(s).__name__} has no CUDA text: {s!r}")
         self.lanes = {}
 
     def _alloc(self, b: Buffer) -> None:
@@ -223,16 +233,32 @@ class _Writer:
         self._line(f"{space}{_ctype(b.dtype)} {self._named(b, b.name)}{size};")
 
     def _store(self, s: Store) -> None:
-        alone = [p for p in self.spread if p not in self.bound] if s.buffer.space in ("global", "shared") else []
+        with self._once(s.buffer):
+            self._assign(s)
+
+    @contextmanager
+    def _once(self, target: Buffer) -> Iterator[None]:
+        """A store inside is done by one thread of those that no enclosing loop stands for."""
+        alone = [p for p in self.spread if p not in self.bound] if target.space in ("global", "shared") else []
         if alone:
             with self._scope(f"if ({' && '.join(f'{p} == 0' for p in alone)})"):
-                self._assign(s)
+                yield
         else:
-            self._assign(s)
+            yield
 
     def _assign(self, s: Store) -> None:
         value, place = self._evaluate(s.value, IndexValue("int64", s.buffer.offset(s.index)))
         self._line(f"{self._element(s.buffer, _bare(place))} = {_bare(value)};")
+
+    def _copy_transposed(self, s: CopyTransposed) -> None:
+        sizes = (s.t, s.target_stride, s.s, s.source_stride)
+        t, down, first, across = self._evaluate(*(IndexValue("int64", d) for d in sizes))
+        target, source = self.names[s.target], self.names[s.source]
+        with self._once(s.target), self._scope(""):
+            i, j = self._free("i"), self._free("j")
+            loops = (f"for (int {k} = 0; {k} < {s.size}; ++{k})" for k in (j, i))
+            copy = f"{target}[{t} + {j} * {down} + {i}] = {source}[{first} + {i} * {across} + {j}];"
+            self._line(" ".join([*loops, copy]))
 
     def _element(self, b: Buffer, place: str) -> str:
         return self.names[b] if _is_scalar(b) else f"{self.names[b]}[{place}]"
@@ -529,7 +555,7 @@ def _ctype(dtype: str) -> str:
 
 
 def _cast(to: str, of: str, text: str) -> str:
-    """`text`, a value of dtype `of`, converted to `to` as NumPy does."""
+    """`text`, a value of dtype `of`, converted to `to` as NumPy does; floats to integers saturate and NaN gives 0."""
     new, old = dtypes.named(to), dtypes.named(of)
     if new is old:
         return text
@@ -541,8 +567,9 @@ def _cast(to: str, of: str, text: str) -> str:
         return f"({text} != 0)"
     if to == "float16":
         return f"__half({'' if of == 'float64' else '(float)'}{text})"
-    if old.kind == "f" and new.kind in "iu" and new.bits < 64:
-        return f"({new.cuda})(long long){text}"  # out of its range a float wraps around, it does not saturate
+    if old.kind == "f" and new.kind in "iu":
+        ends = (_literal(Const(to, end(new))) for end in (lowest, highest))
+        return f"gn_integer<{new.cuda}>({_bare(text)}, {', '.join(ends)})"
     return f"({new.cuda}){text}"
 
 

@@ -10,6 +10,7 @@ from gnomon.compiler.errors import CompileError
 from gnomon.compiler.kernel import (
     Alloc,
     Buffer,
+    CopyTransposed,
     Expr,
     For,
     If,
@@ -53,6 +54,8 @@ def operands(s: Stmt) -> Iterator[Expr]:
             yield s.condition
         case For():
             sizes = (s.index.extent,)
+        case CopyTransposed():
+            sizes = (s.t, s.target_stride, s.s, s.source_stride)
     yield from (a.x for d in sizes for a in atoms(d) if isinstance(a, Value))
 
 

@@ -7,6 +7,9 @@ gn_device long long gn_floordiv(long long a, long long b) { long long q = a / b;
 gn_device long long gn_larger(long long a, long long b) { return a > b ? a : b; }
 template <class T> gn_device T gn_max(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> gn_device T gn_min(T a, T b) { return a < b || a != a ? a : b; }
+template <class T, class F> gn_device T gn_integer(F x, T low, T high) {
+  return x != x ? 0 : x <= (F)low ? low : x >= (F)high ? high : (T)x;
+}
 template <class T, class F> gn_device T gn_bits(F x) {
   static_assert(sizeof(T) == sizeof(F), "bits of another width");
   T r; memcpy(&r, &x, sizeof r); return r;

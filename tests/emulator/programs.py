@@ -1,26 +1,60 @@
-"""Programs for CUDA on the emulator: slots laid out by the runtime's memory plan, steps run in order."""
+"""Programs for CUDA on the emulator: slots laid out by the runtime's memory plan, steps run in order.
+
+Many programs go into one `Batch`, which is one compilation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from gnomon.compiler.compile import Request, Stages, all_steps, compile
 from gnomon.compiler.dtypes import named
+from gnomon.compiler.graph import Node
+from gnomon.compiler.ops.leaves import key_of
 from gnomon.compiler.program import Branch, Copy, Launch, Program, Repeat, Step
 from gnomon.compiler.sizes import evaluate
+from gnomon.compiler.targets import CUDA
+from gnomon.functions import Function
 from gnomon.runtime import arena
 
 from . import Module
 
 
-class Emulated:
-    """A loaded program. `variables` are updated in place, in the order of `Program.variables`."""
+def text(programs: Iterable[Program]) -> str:
+    """The CUDA C++ of programs as one: the prelude and each kernel once."""
+    return "\n".join({s.name: s.text for p in programs for s in p.sources}.values())
 
-    def __init__(self, program: Program):
+
+def kernels(program: Program) -> list[str]:
+    """Names of the kernels that a program launches, in order."""
+    return [s.kernel for s in all_steps(program.steps) if isinstance(s, Launch)]
+
+
+def for_cuda(function: Function, stages: Stages | None = None) -> Program:
+    """What `gnomon.function` was asked for, compiled for CUDA."""
+    graph = function.graph
+    updates = [(v.node, node) for v, node in graph.updates.items()]
+    return compile(Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat), CUDA, stages)
+
+
+def state_of(function: Function, program: Program) -> list[np.ndarray]:
+    """Copies of the variables of a function, in the order that the program takes them."""
+    values = {key_of(v.node): v.numpy() for v in function.graph.variables}
+    return [np.array(values[key]) for _, key in program.variables]
+
+
+class Emulated:
+    """A loaded program. `variables` are updated in place, in the order of `Program.variables`.
+
+    module   the compiled text of several programs, this one among them; by default of this one alone
+    """
+
+    def __init__(self, program: Program, module: Module | None = None):
         assert program.target == "cuda", program.target
         self.program = program
-        self.module = Module("\n".join(s.text for s in program.sources))
+        self.module = Module(text([program])) if module is None else module
 
     def __call__(
         self, inputs: Sequence[np.ndarray], variables: Sequence[np.ndarray] = (), order: int = 0
@@ -30,7 +64,9 @@ class Emulated:
         sizes = {name: inputs[k].shape[axis] for name, (k, axis) in zip(program.sizes, program.bindings, strict=True)}
         slots = self._slots(sizes)
         for slot, array in zip(program.inputs, inputs, strict=True):
-            slots[slot] = np.ascontiguousarray(array)
+            assert array.shape == slots[slot].shape, (program.slots[slot], array.shape)
+            assert array.dtype == slots[slot].dtype, (program.slots[slot], array.dtype)
+            slots[slot] = np.ascontiguousarray(array).reshape(array.shape)
         for (slot, _), array in zip(program.variables, variables, strict=True):
             slots[slot] = array
         for slot, data in program.constants:
@@ -60,7 +96,7 @@ class Emulated:
                 case Launch():
                     grid = [evaluate(g, sizes) for g in step.grid]
                     numbers = [np.int64(evaluate(s, sizes)) for s in step.sizes]
-                    arguments = [*(slots[b] for b in step.buffers), *numbers]
+                    arguments: list[np.ndarray | np.generic] = [*(slots[b] for b in step.buffers), *numbers]
                     self.module.launch(step.kernel, grid, step.block, arguments, evaluate(step.shared, sizes), order)
                 case Copy():
                     slots[step.target][...] = slots[step.source]
@@ -75,3 +111,28 @@ class Emulated:
                     self._run(step.then if slots[step.condition] else step.orelse, slots, sizes, order)
                 case _:
                     raise NotImplementedError(f"the emulator has no libraries: {step}")
+
+
+class Batch:
+    """Graphs by name as programs for CUDA, compiled together by the host's compiler when the first of them runs."""
+
+    def __init__(self) -> None:
+        self.programs: dict[str, Program] = {}
+        self.stages: dict[str, Stages] = {}
+        self.module: Module | None = None
+
+    def add(self, name: str, inputs: Sequence[Node], outputs: Sequence[Node]) -> None:
+        """Lower a graph and render its kernels."""
+        assert self.module is None, "all graphs are compiled together: add them before one runs"
+        self.stages[name] = Stages()
+        self.programs[name] = compile(Request(name, inputs, outputs), CUDA, self.stages[name])
+
+    def text(self, names: Iterable[str] | None = None) -> str:
+        """The CUDA C++ of the named programs, of all by default."""
+        return text(self.programs[name] for name in (self.programs if names is None else names))
+
+    def run(self, name: str, arrays: Sequence[np.ndarray], order: int = 0) -> list[np.ndarray]:
+        """The outputs of a program, given its inputs in order."""
+        if self.module is None:
+            self.module = Module(self.text())
+        return Emulated(self.programs[name], self.module)(arrays, order=order)
