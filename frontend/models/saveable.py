@@ -20,14 +20,14 @@ class Saveable:
 
         save_model(self, filepath, overwrite, zipped, **kwargs)
 
-    def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
+    def save_weights(self, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None) -> None:
         """Write the weights, the optimizer's state and the random streams to a `.weights.h5` file.
 
         See `gnomon.saving.save_weights`.
         """
         from gnomon.saving.weights import save_weights
 
-        save_weights(self, filepath, overwrite)
+        save_weights(self, filepath, overwrite, max_shard_size)
 
     def load_weights(
         self, filepath: Any, skip_mismatch: bool = False, objects_to_skip: Sequence[Any] | None = None

@@ -63,6 +63,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())  # or the name might be on the disk before what it names
         os.replace(aside, target)
     except FileError:
         raise

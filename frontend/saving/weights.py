@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.compiler.errors import DataError, FileError, NotBuiltError, ShapeError
+from gnomon.compiler.errors import ArgumentError, DataError, FileError, NotBuiltError, ShapeError
 from gnomon.layers.layer import Layer
 from gnomon.optimizers import Optimizer
 from gnomon.random import SeedGenerator
@@ -25,13 +25,15 @@ from gnomon.variable import Variable
 EXTENSION = ".weights.h5"
 
 
-def save_weights(model: Any, filepath: Any, overwrite: bool = True) -> None:
+def save_weights(model: Any, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None) -> None:
     """Write the weights of a model, its optimizer's state and its random streams to a `.weights.h5` file.
 
     The file is written aside and renamed: a reader sees the old one or the new one. Keras 3 reads it.
     Raises ArgumentError for a name that does not end so, FileError if the file cannot be written (or is there already
     and `overwrite` is false), NotBuiltError for a model without weights yet.
     """
+    if max_shard_size is not None:
+        raise ArgumentError(f"save_weights writes one file; max_shard_size={max_shard_size!r} is not supported")
     path = to_write(filepath, EXTENSION, overwrite)
     _check_built(model, "save_weights")
     with written_aside(path) as aside:

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from io import BytesIO
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gnomon
 from gnomon import layers
@@ -195,6 +198,52 @@ def test_weights_are_taken_from_a_model_file(tmp_path):
     np.testing.assert_array_equal(model.predict(X, verbose=0), other.predict(X, verbose=0))
 
 
+def parts(depth):
+    """Layers of models as (kind, number), models as lists of them."""
+    plain = st.tuples(st.sampled_from(["dense", "dropout", "relu", "mine"]), st.integers(1, 3))
+    return st.lists(plain if not depth else plain | parts(depth - 1), min_size=1, max_size=3)
+
+
+class Mine(layers.Layer):
+    """A layer with weights of two kinds and layers in lists."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.blocks = [layers.Dense(units), [layers.Dense(units), layers.Dropout(0.5)]]
+        self._last = layers.Dense(6)
+
+    def build(self, input_shape):
+        self.count = self.add_weight((), "zeros", trainable=False, name="count")
+        self.scale = self.add_weight(input_shape[-1:], name="scale")
+
+    def call(self, x):
+        return self._last(self.blocks[1][1](self.blocks[1][0](self.blocks[0](x * self.scale))))
+
+
+def stacked(description, inner=False):
+    made = {"dense": layers.Dense, "dropout": lambda n: layers.Dropout(n / 4), "relu": lambda n: layers.ReLU(n)}
+    made["mine"] = Mine
+    inside = [stacked(p, True) if isinstance(p, list) else made[p[0]](p[1]) for p in description]
+    return gnomon.Sequential(inside if inner else [gnomon.Input((4,)), *inside])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(parts(2), st.booleans())
+def test_all_state_of_any_model_comes_back(description, whole):
+    one, other = stacked(description), stacked(description)
+    for k, v in enumerate(one.variables):
+        v.assign(np.arange(v.buffer.array.size).reshape(v.shape) + 1000 * k)
+    with tempfile.TemporaryDirectory() as folder:
+        if whole:
+            one.save(f"{folder}/m.keras")
+            other = load_model(f"{folder}/m.keras", {"Mine": Mine})
+        else:
+            one.save_weights(f"{folder}/m.weights.h5")
+            other.load_weights(f"{folder}/m.weights.h5")
+    for v, w in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(v.numpy(), w.numpy())
+
+
 def test_a_shared_layer_is_written_once_and_read_for_all(tmp_path):
     shared = layers.Dense(6, name="shared")
     inputs = gnomon.Input((6,))
@@ -308,6 +357,7 @@ def test_a_file_that_is_there_is_replaced_only_if_it_may_be(tmp_path):
     "path, error, message",
     [
         ("m.h5", ArgumentError, r"must end in '\.weights\.h5', got '.*m\.h5'"),
+        ("m.npz", ArgumentError, "must end in"),
         ("none/m.weights.h5", MissingFileError, "there is no folder '.*none'"),
         (5, ArgumentError, "filepath is a string or a path, got 5 of type int"),
     ],
@@ -315,6 +365,7 @@ def test_a_file_that_is_there_is_replaced_only_if_it_may_be(tmp_path):
 def test_paths_to_write_are_checked(path, error, message, tmp_path):
     with pytest.raises(error, match=message):
         trained().save_weights(tmp_path / path if isinstance(path, str) else path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_paths_to_read_are_checked(tmp_path):
