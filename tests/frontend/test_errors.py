@@ -5,6 +5,7 @@ import gc
 import inspect
 import re
 import traceback
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ X = np.random.default_rng(0).normal(size=(10, 8)).astype("float32")
 ONE_HOT = np.eye(3, dtype="float32")[np.arange(10) % 3]
 LABELS = np.arange(10) % 3
 
-MISTAKES = {}
+MISTAKES: dict[str, Any] = {}
 
 
 def mistake(error, *parts):
@@ -225,7 +226,8 @@ def an_unknown_argument_of_an_optimizer():
 
 @mistake(ArgumentError, "positive integer, got '10'")
 def units_as_text():
-    Dense("10")  # !
+    units: Any = "10"
+    Dense(units)  # !
 
 
 @mistake(GraphError, 'name "same" is used 2 times', "Dense and Flatten", "name=...")

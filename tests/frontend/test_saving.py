@@ -7,6 +7,7 @@ import sys
 import tempfile
 import zipfile
 from io import BytesIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -221,7 +222,11 @@ class Mine(layers.Layer):
 
 
 def stacked(description, inner=False):
-    made = {"dense": layers.Dense, "dropout": lambda n: layers.Dropout(n / 4), "relu": lambda n: layers.ReLU(n)}
+    made: dict[str, Any] = {
+        "dense": layers.Dense,
+        "dropout": lambda n: layers.Dropout(n / 4),
+        "relu": lambda n: layers.ReLU(n),
+    }
     made["mine"] = Mine
     inside = [stacked(p, True) if isinstance(p, list) else made[p[0]](p[1]) for p in description]
     return gnomon.Sequential(inside if inner else [gnomon.Input((4,)), *inside])
