@@ -210,7 +210,7 @@ class Mine(layers.Layer):
 
     def __init__(self, units, **options):
         super().__init__(**options)
-        self.blocks = [layers.Dense(units), [layers.Dense(units), layers.Dropout(0.5)]]
+        self.blocks: list[Any] = [layers.Dense(units), [layers.Dense(units), layers.Dropout(0.5)]]
         self._last = layers.Dense(6)
 
     def build(self, input_shape):
@@ -225,9 +225,9 @@ def stacked(description, inner=False):
     made: dict[str, Any] = {
         "dense": layers.Dense,
         "dropout": lambda n: layers.Dropout(n / 4),
-        "relu": lambda n: layers.ReLU(n),
+        "relu": layers.ReLU,
+        "mine": Mine,
     }
-    made["mine"] = Mine
     inside = [stacked(p, True) if isinstance(p, list) else made[p[0]](p[1]) for p in description]
     return gnomon.Sequential(inside if inner else [gnomon.Input((4,)), *inside])
 
