@@ -276,8 +276,7 @@ def _serially(stage: Stage, values: _Values) -> list[Stmt]:
         body += total.start()
     body += _nest(stage.axes, inside)
     return body + [
-        Let(local, _cast(local.dtype, total.value))
-        for total, (local, _, _) in zip(totals, stage.folds, strict=True)
+        Let(local, _cast(local.dtype, total.value)) for total, (local, _, _) in zip(totals, stage.folds, strict=True)
     ]
 
 
@@ -339,7 +338,7 @@ class _Sharing(Rewriter):
 def _together(stage: Stage, values: _Values, threads: int) -> list[Stmt]:
     """A stage by all threads of the block."""
     if not stage.axes:
-        return _serially(stage, values)
+        return _by_each(stage, values)
     t, thread = _index("t", threads)
     extent = _extent(stage.axes)
     turn = Index("turn", ceildiv(extent, threads))
@@ -365,9 +364,20 @@ def _together(stage: Stage, values: _Values, threads: int) -> list[Stmt]:
     if parts:
         body += _tree(parts, [kind for _, kind, _ in stage.folds], threads)
     return body + [
-        Let(local, _cast(local.dtype, Load(part, (0,))))
-        for part, (local, _, _) in zip(parts, stage.folds, strict=True)
+        Let(local, _cast(local.dtype, Load(part, (0,)))) for part, (local, _, _) in zip(parts, stage.folds, strict=True)
     ]
+
+
+def _by_each(stage: Stage, values: _Values) -> list[Stmt]:
+    """Straight code: every thread of the block computes all values, one of them stores."""
+    body = _serially(stage, values)
+    stored = {buffer for buffer, _, _ in stage.stores}
+    roots = [x for _, x in stage.lets] + [x for _, _, x in (*stage.folds, *stage.stores)]
+    read = {e.buffer for e in expressions(roots) if isinstance(e, Load)}
+    if stored & read:  # an update in place: all must have read the old value before it goes
+        first = next(k for k, s in enumerate(body) if isinstance(s, Store) and s.buffer in stored)
+        body.insert(first, Barrier())
+    return body
 
 
 def _tree(parts: Sequence[Buffer], kinds: Sequence[str], threads: int) -> list[Stmt]:
@@ -509,5 +519,3 @@ def _below(*limits: tuple[Dim, Dim, int]) -> Expr | None:
         test = _call("less", IndexValue("int64", index), IndexValue("int64", limit))
         found = test if found is None else _call("logical_and", found, test)
     return found
-
-
