@@ -2,7 +2,7 @@
 them and what is arithmetic; `exponential`, `trigonometric` and `special` hold the transcendental functions.
 
 Everything vectorises: choices are `where`, nothing is read from memory. What holds for all of it:
-- A product may be fused with a sum or not (`contract`, targets without FMA): both must be right. Where the rounding
+- A product may be fused with a sum or not (some compilers do it by themselves): both must be right. Where the rounding
   error of a product is needed, the factors are cut short by masks so that the product is exact.
 - Sums are not reassociated by any target: the order written is the order computed.
 - Integers come out of floats by adding a number so large that the fraction falls off, never by conversion, which is

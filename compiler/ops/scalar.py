@@ -9,9 +9,10 @@ lack (`fma`, `floor`): the renderer may take it instead. Division and shifts of 
 (`floor_divide`, `left_shift`; any operand is defined) and the machine's (`quotient`, `shl`; never given an operand that
 traps or is undefined).
 
-float16 has no spellings of its own: it is computed in float32. `contract` lets LLVM fuse a product with a sum; nothing
-else of fast-math is used, so NaN and infinity keep their meaning. CUDA's sigmoid is 0 below -88.7 in float32 (-709.8
-in float64), where the CPU's is still a subnormal number; elsewhere no result is flushed to 0.
+float16 has no spellings of its own: it is computed in float32. Nothing of fast-math is used, and products are not fused
+with sums unless `fma` says so: where a stable formula computes a value again, as x * x - max(x * x), the fused one
+would differ from itself by its rounding error, and exp of that overflows. CUDA's sigmoid is 0 below -88.7 in float32
+(-709.8 in float64), where the CPU's is still a subnormal number; elsewhere no result is flushed to 0.
 """
 
 from __future__ import annotations
@@ -215,13 +216,13 @@ def _trigamma(x):
 # ---- arithmetic
 
 row("add", 2, np.add, grad=lambda b, g, y, u, v: (g, g),
-    llvm={"f": binary("fadd contract"), "i": binary("add"), "u": binary("add"), "b": binary("or")},
+    llvm={"f": binary("fadd"), "i": binary("add"), "u": binary("add"), "b": binary("or")},
     cuda={"f": "({0} + {1})", "b": "({0} || {1})", **wrapping("+")})
 row("subtract", 2, np.subtract, grad=lambda b, g, y, u, v: (g, b.negative(g)),
-    llvm={"f": binary("fsub contract"), "i": binary("sub"), "u": binary("sub")},
+    llvm={"f": binary("fsub"), "i": binary("sub"), "u": binary("sub")},
     cuda={"f": "({0} - {1})", **wrapping("-")})
 row("multiply", 2, np.multiply, grad=lambda b, g, y, u, v: (b.multiply(g, v), b.multiply(g, u)),
-    llvm={"f": binary("fmul contract"), "i": binary("mul"), "u": binary("mul"), "b": binary("and")},
+    llvm={"f": binary("fmul"), "i": binary("mul"), "u": binary("mul"), "b": binary("and")},
     cuda={"f": "({0} * {1})", "b": "({0} && {1})", **wrapping("*")})
 row("divide", 2, np.divide, cost=6,
     grad=lambda b, g, y, u, v: (b.divide(g, v), b.negative(b.multiply(g, b.divide(y, v)))),

@@ -19,7 +19,7 @@ from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.program import Copy, Launch
 from gnomon.compiler.sizes import Dim, symbol
 from gnomon.functions import Function, function
-from gnomon.tensor import Tensor
+from gnomon.tensor import Tensor, new_input
 from gnomon.variable import Variable
 from tests.compiler import graphs
 
@@ -390,3 +390,17 @@ def run_twice(fn: Function, made: graphs.Made, sizes: Sequence[Mapping[str, int]
             np.testing.assert_array_equal(a, b)
         for a, v in zip(after, fn.graph.variables, strict=True):
             np.testing.assert_array_equal(a, v.numpy())
+
+
+def test_a_value_computed_again_is_the_same_value():
+    """Fused with the subtraction, the second square would differ from the first by its rounding error."""
+    x = new_input("x", "float32", (symbol("n"), 300))
+    square = build.square(x)
+    shifted = build.subtract(square, build.max(square, 1, True))
+    e = build.exp(shifted)
+    share = build.divide(e, build.sum(e, 1, True))
+    f = function([Tensor(x)], [Tensor(build.max(shifted, 1)), Tensor(share)])
+    values = (np.random.default_rng(0).standard_normal((20, 300)) * 1e10).astype("float32")
+    largest, shares = f(values)
+    assert not largest.any()
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)

@@ -75,8 +75,8 @@ class Text:
         return ("" if self.lanes == 1 else f"v{self.lanes}") + f"{'f' if row.kind == 'f' else 'i'}{row.bits}"
 
     def emit(self, text: str) -> str:
-        if not self.fma:  # nothing may be fused
-            text = text.replace("contract ", "")
+        if self.fma:  # as a compiler may have it that fuses by itself
+            text = re.sub(r"^(fadd|fsub|fmul) ", r"\1 contract ", text)
         self.count += 1
         self.lines.append(f"  %t{self.count} = {text}")
         return f"%t{self.count}"
