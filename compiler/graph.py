@@ -122,7 +122,18 @@ class Op:
         return Node(self, inputs)
 
 
-class Node(metaclass=Interned):
+class _Remembering(Interned):
+    """Interning that notes who asks again: a node that two layers share belongs to both."""
+
+    def __call__(cls, *fields):
+        before = Node._count
+        node = super().__call__(*fields)
+        if Node._count == before:
+            _note_reuse(node)
+        return node
+
+
+class Node(metaclass=_Remembering):
     """An op applied to nodes. `type` follows from both."""
 
     __slots__ = ("op", "inputs", "type", "serial", "__weakref__")
@@ -306,9 +317,11 @@ def _note_origin(node: Node) -> None:
         _origins[node] = (Origin(_layer.get(), *user_line()),)
 
 
-def note_reuse(node: Node) -> None:
-    """Remember that the layer now in scope also asked for this (interned) node."""
-    known = _origins.get(node, ())
+def _note_reuse(node: Node) -> None:
+    """Remember that the layer now in scope also asked for this node."""
     layer = _layer.get()
-    if layer and len(known) < _OWNERS and all(o.layer != layer for o in known):
+    if not layer or _inherited.get() is not None:
+        return
+    known = _origins.get(node, ())
+    if len(known) < _OWNERS and all(o.layer != layer for o in known):
         _origins[node] = (*known, Origin(layer, *user_line()))

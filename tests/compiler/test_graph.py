@@ -24,7 +24,6 @@ from gnomon.compiler.graph import (
     TupleType,
     inherit,
     layer_scope,
-    note_reuse,
     origins,
     replace,
     users,
@@ -293,7 +292,6 @@ def test_an_interned_node_remembers_who_asked_again(x):
     for name in ("first", "second", "second", "third", "fourth", "fifth"):
         with layer_scope(name):
             made.append(Step(13)(x))
-            note_reuse(made[-1])
     assert len(set(made)) == 1
     assert [o.layer for o in origins(made[0])] == ["first", "second", "third", "fourth"]
 
