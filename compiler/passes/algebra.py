@@ -297,7 +297,8 @@ def join_slices(node: Node) -> Node | None:
 @watch(Reduce)
 def reduce_less(node: Node) -> Node | None:
     """sum(broadcast(x)) -> x * n along the repeated axes;  sum(-x) -> -sum(x);  sum(x * s) -> s * sum(x), s finite;
-    max(broadcast(x)) -> max(x);  reduce(reduce(x)) -> reduce(x);  axes of one element -> reshape."""
+    max(broadcast(x)) -> max(x);  reduce(reduce(x)) -> reduce(x);  axes of one element -> reshape;
+    reduce(transpose(x)) -> transpose(reduce(x)), which runs along the memory of x."""
     op = node.op
     assert isinstance(op, Reduce)
     (x,) = node.inputs
@@ -322,6 +323,10 @@ def reduce_less(node: Node) -> Node | None:
             elif op.kind == "prod":
                 return None
             return build.broadcast(inner, node.shape, inner_axes)
+    if isinstance(x.op, Transpose):
+        axes = [x.op.axes[a] for a in op.axes]
+        kept = [x.op.axes[a] for a in range(x.rank) if a not in op.axes]
+        return build.transpose(build.reduce(op.kind, x.inputs[0], axes), [sorted(kept).index(a) for a in kept])
     if isinstance(x.op, Reduce) and x.op.kind == op.kind:
         kept = [a for a in range(x.inputs[0].rank) if a not in x.op.axes]
         return build.reduce(op.kind, x.inputs[0], [*x.op.axes, *(kept[a] for a in op.axes)])

@@ -147,6 +147,8 @@ ALGEBRA = [
     Case("reduce_less", lambda: build.min(build.broadcast(X, (n, 4, 6), [0, 1]), [1, 2])),
     Case("reduce_less", lambda: build.sum(build.sum(LARGE, 2), 1), left=2),
     Case("reduce_less", lambda: build.max(build.max(LARGE, 1), 1), left=2),
+    Case("reduce_less", lambda: build.sum(build.transpose(X, [1, 0])), "Transpose"),
+    Case("reduce_less", lambda: build.max(build.transpose(LARGE, [2, 0, 1]), 1), left=3),
     Case("reduce_less", lambda: build.sum(build.negative(X), 1), left=3),
     Case("reduce_less", lambda: build.sum(build.multiply(X, 2.0), 1)),
     Case("reduce_less", lambda: build.sum(build.multiply(build.broadcast_to(SCALAR, (n, 4)), X), 1)),
