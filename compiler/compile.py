@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gnomon.compiler import dtypes
@@ -12,7 +12,7 @@ from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowProgram, emit
-from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
+from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups, ordered
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
@@ -83,7 +83,7 @@ def compile(request: Request, target: Target, stages: Stages | None = None) -> P
     stages.groups = groups
     plan = _Plan(request, outputs, updates, stored, groups)
     plan.place_updates()
-    for group in plan.ordered():
+    for group in ordered(plan.groups):
         plan.lower(group, target, stages)
     return plan.program(target, stages)
 
@@ -96,7 +96,6 @@ class _Plan:
         self.stored, self.groups = set(stored), groups
         self.slots: list[Slot] = []
         self.slot_of: dict[Node, int] = {}  # where a node's value is
-        self.buffers: dict[Node, Buffer] = {}
         self.steps: list[Step] = []
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
@@ -134,7 +133,6 @@ class _Plan:
 
     def _give(self, node: Node, slot: int) -> None:
         self.slot_of[node] = slot
-        self.buffers[node] = Buffer(f"m{slot}", node.dtype, node.shape)
 
     def _leaf(self, leaf: Node, kind: str) -> int:
         slot = self._slot(getattr(leaf.op, "name", "constant"), leaf.type, kind)
@@ -190,16 +188,10 @@ class _Plan:
                 g.after |= before - {g.number}
         return True
 
-    def _memory(self, node: Node) -> Buffer:
-        """The buffer of a node that other kernels or the caller read."""
-        if node not in self.buffers:
+    def _memory(self, node: Node) -> None:
+        """Give memory to a node that other kernels or the caller read, if it has none."""
+        if node not in self.slot_of:
             self._give(node, self._slot(f"t{len(self.slots)}", node.type, "temporary"))
-        return self.buffers[node]
-
-    def ordered(self) -> list[Group]:
-        from gnomon.compiler.lowering.fuse import _ordered
-
-        return _ordered(self.groups)
 
     # ---- lowering
 
@@ -495,5 +487,3 @@ def floor(d: Dim, by: int) -> Dim:
     """About d / by, without making the size more complicated: an estimate."""
     return d // by if isinstance(d, int) else d.__floordiv__(by)
 
-
-__all__ = ["Mapping", "Request", "Slice", "Stages", "compile"]

@@ -643,6 +643,17 @@ IDENTITY: dict[str, Callable[[dtypes.DType], Any]] = {
 """What each kind of reduction starts from, by dtype."""
 
 
+COMBINE: dict[str, str] = {
+    "sum": "add",
+    "prod": "multiply",
+    "max": "maximum",
+    "min": "minimum",
+    "any": "logical_or",
+    "all": "logical_and",
+}
+"""The scalar function that each kind of reduction is made of."""
+
+
 def lowest(d: dtypes.DType) -> Any:
     """The smallest value of a dtype (-infinity for floats)."""
     if d.kind == "f":

@@ -38,7 +38,7 @@ from gnomon.compiler.kernel import (
     Store,
     expressions,
 )
-from gnomon.compiler.lowering.cpu import flat, merged
+from gnomon.compiler.lowering.cpu import flat, less, merged
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import (
@@ -349,7 +349,7 @@ class _Schedule:
         place = panels.place(panel) + within
         store: tuple[Stmt, ...] = (Store(packed, (place,), _at(panels.operand, panels.at(at))),)
         if not panels.exact:
-            store = (Store(packed, (place,), Const(self.dtype, 0)), If(_less(at, panels.extent), store))
+            store = (Store(packed, (place,), Const(self.dtype, 0)), If(less(at, panels.extent), store))
         return (For(lane, store, "vector"),)
 
     def _turned(self, panels: Panels, packed: Buffer, panel: Dim) -> tuple[Stmt, ...] | None:
@@ -386,7 +386,7 @@ class _Schedule:
         if not panels.exact:
             k = self._index("k", size)
             edge = Rewriter(index=lambda a: Size.of(block) * size + Size.of(k) if a is last else None).body(plain)
-            turn = If(_less(first + (size - 1), panels.extent), (turn,), (For(k, edge),))
+            turn = If(less(first + (size - 1), panels.extent), (turn,), (For(k, edge),))
         body: list[Stmt] = [For(block, (turn,))]
         rest = last.extent - floordiv(last.extent, size) * size
         if rest != 0:
@@ -421,7 +421,7 @@ class _Schedule:
             fill = self._filled(self._right_panels(), self.right, self.panel)
             body: tuple[Stmt, ...] = self._block(self.block * block, block)
             if not isinstance(blocks, int) or (run.extent != 1 and blocks % RUN):
-                body = (If(_less(self.block, blocks), body),)
+                body = (If(less(self.block, blocks), body),)
             body = (*fill, For(b, body))
             self.allocs.append(self.right)
             axes = [*p.batch, *p.columns, run, panel]
@@ -466,12 +466,12 @@ class _Schedule:
             r = self._index("r", min_of(rows, block))
             single = self._strip(start + Size.of(r)) if self.chunks else self._row(start + Size.of(r))
             surely = isinstance(rows, int) and (rows <= block or rows % block == 0)
-            return (For(r, single if surely else (If(_less(start + Size.of(r), rows), single),)),)
+            return (For(r, single if surely else (If(less(start + Size.of(r), rows), single),)),)
         t = self._index("t", min(BLOCK, rows // tile.rows) if isinstance(rows, int) else BLOCK)
         at = start + Size.of(t) * tile.rows
         body = self._tile(at)
         if not (isinstance(rows, int) and rows % block == 0):
-            body = (If(_less(at + (tile.rows - 1), rows), body),)
+            body = (If(less(at + (tile.rows - 1), rows), body),)
         result: list[Stmt] = [For(t, body)]
         if not (isinstance(rows, int) and rows % tile.rows == 0):  # rows that no whole tile covers: in the last block
             first = floordiv(rows, tile.rows) * tile.rows
@@ -573,7 +573,7 @@ class _Schedule:
         def each(*body: Stmt) -> Stmt:
             inside: tuple[Stmt, ...] = body
             if not (isinstance(extent, int) and extent % (self.chunks * width) == 0):
-                inside = (If(_less(self.panel * width, extent), inside),)
+                inside = (If(less(self.panel * width, extent), inside),)
             return For(c, inside)
 
         def terms(places: list[Dim], last: Index | None) -> Stmt:
@@ -616,7 +616,7 @@ class _Schedule:
     def _masked_right(self, name: Local, value: Expr) -> tuple[Stmt, ...]:
         """Name the vector of the lanes' operand, reading nothing beyond the last lane."""
         if self.right is None and not self._exact():
-            value = _guarded(value, _less(self.panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent))
+            value = _guarded(value, less(self.panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent))
         return (Let(name, value),)
 
     def _left(self, row: Dim) -> Expr:
@@ -660,7 +660,7 @@ class _Schedule:
         body += values
         inner: tuple[Stmt, ...] = tuple(body)
         if not self._exact():
-            inner = (If(_less(at, self.p.lanes.extent), inner),)
+            inner = (If(less(at, self.p.lanes.extent), inner),)
         return For(self.lane, inner, "vector")
 
     def _register(self, rows: int) -> Buffer:
@@ -698,10 +698,6 @@ def _guarded(e: Expr, inside: Expr) -> Expr:
 
 def _loads(roots: list[Expr]) -> tuple[Buffer, ...]:
     return tuple(dict.fromkeys(e.buffer for e in expressions(roots) if isinstance(e, Load)))
-
-
-def _less(a: Dim, b: Dim) -> Expr:
-    return Apply(scalar("less"), (IndexValue("int64", a), IndexValue("int64", b)))
 
 
 def _equal(a: Dim, b: Dim) -> Expr:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
+    COMBINE,
     IDENTITY,
     Alloc,
     Apply,
@@ -33,14 +34,6 @@ from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, floordiv, modulo, product
 from gnomon.compiler.targets import Target
 
-COMBINE = {
-    "sum": "add",
-    "prod": "multiply",
-    "max": "maximum",
-    "min": "minimum",
-    "any": "logical_or",
-    "all": "logical_and",
-}
 DUPLICATE = 60
 """A vector body cheaper than this is written twice, without masks for whole vectors and with them for the rest."""
 ROWS = 16
@@ -338,7 +331,7 @@ class _Schedule:
         rest = extent - whole * width
         if rest != 0:
             masked = self._lanes_of(axis, width, whole * width, extent)
-            parts += masked if isinstance(rest, int) else (If(_less(0, rest), masked),)
+            parts += masked if isinstance(rest, int) else (If(less(0, rest), masked),)
         return tuple(parts)
 
     def _block(self, axis: Index, width: int, q: Size, blocks: Dim) -> tuple[Stmt, ...]:
@@ -350,7 +343,7 @@ class _Schedule:
         masked = self._lanes_of(axis, width, start, extent)
         if blocks == 1 or self._cost() > DUPLICATE:
             return masked
-        return (If(_less(start + (width - 1), extent), self._lanes_of(axis, width, start, None), masked),)
+        return (If(less(start + (width - 1), extent), self._lanes_of(axis, width, start, None), masked),)
 
     def _lanes_of(self, axis: Index, width: int, start: Dim, extent: Dim | None) -> tuple[Stmt, ...]:
         """The stages for lanes start … start + width - 1, those beyond `extent` masked off."""
@@ -362,9 +355,9 @@ class _Schedule:
             body = self._widened(body, lane, width)
         body = Rewriter(index=lambda x: at if x is axis else None).body(body)
         if width == 1:
-            return body if extent is None else (If(_less(start, extent), body),)
+            return body if extent is None else (If(less(start, extent), body),)
         if extent is not None:
-            body = (If(_less(at, extent), body),)
+            body = (If(less(at, extent), body),)
         return (For(lane, body, "vector"),)
 
     def _widened(self, body: tuple[Stmt, ...], lane: Index, width: int) -> tuple[Stmt, ...]:
@@ -457,7 +450,7 @@ class _Schedule:
             inner += self._stores(values) if values else []
             here = Rewriter(index=lambda x: at if x is last else None).body(tuple(inner))
             if mask is not None:
-                here = (If(_less(at, mask), here),)
+                here = (If(less(at, mask), here),)
             return For(lane, here, "vector") if width > 1 else For(Index("l1", 1), here, "unroll")
 
         extent = last.extent
@@ -470,7 +463,7 @@ class _Schedule:
         rest = extent - whole * width
         if rest != 0:
             masked = body(whole * width + Size.of(lane), extent)
-            loops.append(masked if isinstance(rest, int) else If(_less(0, rest), (masked,)))
+            loops.append(masked if isinstance(rest, int) else If(less(0, rest), (masked,)))
         nest: tuple[Stmt, ...] = tuple(loops)
         for a in reversed(high):
             nest = (For(a, nest),)
@@ -594,5 +587,5 @@ def _identity(kind: str, dtype: str) -> Const:
     return Const(dtype, IDENTITY[kind](dtypes.named(dtype)))
 
 
-def _less(a: Dim, b: Dim) -> Expr:
+def less(a: Dim, b: Dim) -> Expr:
     return Apply(scalar("less"), (IndexValue("int64", a), IndexValue("int64", b)))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
+    COMBINE,
     IDENTITY,
     Alloc,
     Apply,
@@ -55,14 +56,6 @@ DEPTH = 16
 """Terms of the sum that a tile of an operand holds."""
 MOST_SHARED = 160 << 10
 """Bytes of row buffers that shared memory holds; what is larger goes to the thread's own memory, which is slow."""
-COMBINE = {
-    "sum": "add",
-    "prod": "multiply",
-    "max": "maximum",
-    "min": "minimum",
-    "any": "logical_or",
-    "all": "logical_and",
-}
 
 
 def kernel(rows: RowProgram, target: Target = CUDA, label: str = "kernel") -> tuple[Kernel, Dim]:

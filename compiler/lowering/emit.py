@@ -13,7 +13,7 @@ from typing import Any
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Node
-from gnomon.compiler.kernel import Buffer, Cast, Expr, Fold, Load, Local, Rewriter, expressions, index_names
+from gnomon.compiler.kernel import Buffer, Cast, Expr, Fold, Load, Local, Rewriter, atom_of, expressions, index_names
 from gnomon.compiler.lowering.fuse import Group, is_fold
 from gnomon.compiler.lowering.melt import Melter, outer_index
 from gnomon.compiler.ops.reduce import Reduce
@@ -146,7 +146,7 @@ class _Emitter:
                 place = m.index if m.stored.space == "global" else m.index[self.rank :]
                 where.stores.append((m.stored, place, value))
         ordered = [s for _, s in sorted(stages.items(), key=lambda item: item[0][0])]
-        outer = tuple(_atom(i) for i in self.outer if not isinstance(i, int))
+        outer = tuple(atom_of(i) for i in self.outer if not isinstance(i, int))
         reads, writes = _touched(ordered, set(self.scratch))
         return RowProgram(outer, tuple(ordered), tuple(self.scratch), reads, writes)
 
@@ -156,7 +156,7 @@ class _Emitter:
         index = list(self.outer)
         for k in range(self.rank, node.rank):
             index.append(Size.of(Index(f"i{k}", node.shape[k])) if node.shape[k] != 1 else 0)
-        inner = tuple(_atom(i) for i in index[self.rank :] if not isinstance(i, int))
+        inner = tuple(atom_of(i) for i in index[self.rank :] if not isinstance(i, int))
         axes, kind = inner, ""
         if is_fold(node) and not inner:
             body = self._fold_of(node, tuple(index))
@@ -193,8 +193,8 @@ class _Emitter:
             row = isinstance(node.op, Reduce) and k >= self.rank
             change[a] = Size.of(Index(f"i{k}" if row else f"j{k}", a.extent))
         rewriter = Rewriter(index=change.get)
-        axes = tuple(_atom(change[a]) for a in fold.axes if a.extent != 1)
-        one: dict[Any, Dim] = {_atom(change[a]): 0 for a in fold.axes if a.extent == 1}
+        axes = tuple(atom_of(change[a]) for a in fold.axes if a.extent != 1)
+        one: dict[Any, Dim] = {atom_of(change[a]): 0 for a in fold.axes if a.extent == 1}
         body = rewriter.expr(fold.body)
         if one:
             body = Rewriter(index=one.get).expr(body)
@@ -305,14 +305,6 @@ def _accumulates(node: Node) -> str:
     """The dtype a reduction is accumulated in."""
     compute = dtypes.named(node.dtype).compute
     return compute if not isinstance(node.op, Reduce) else node.dtype
-
-
-def _atom(index: Dim) -> Index:
-    assert isinstance(index, Size), index
-    ((monomial, _),) = index.terms
-    (atom,) = monomial
-    assert isinstance(atom, Index)
-    return atom
 
 
 def _touched(stages: list[Stage], scratch: set[Buffer]) -> tuple[tuple[Buffer, ...], tuple[Buffer, ...]]:

@@ -9,7 +9,7 @@ is emitted: one that is read only where it is made stays in registers, one read 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gnomon.compiler.graph import Item, Node, TensorType, walk
@@ -18,7 +18,7 @@ from gnomon.compiler.lowering.melt import Melter, outer_index
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.index import Gather, GatherAlong, ScatterAdd, ScatterAlong
-from gnomon.compiler.ops.leaves import Array, Input, Literal, SizeValue
+from gnomon.compiler.ops.leaves import Array, Input
 from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
@@ -99,7 +99,7 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
     cost: dict[Node, int] = {}
     depth: dict[Node, int] = {}
     for node in order:
-        if is_external(node) or isinstance(node.type, tuple):
+        if is_external(node):
             cost[node], depth[node] = 1, 0
             continue
         if not isinstance(node.type, TensorType):
@@ -229,10 +229,8 @@ class Accesses:
         return rank
 
 
-def make_groups(stored: Sequence[Node], anti: Iterable[tuple[Node, Node]] = ()) -> list[Group]:
+def make_groups(stored: Sequence[Node]) -> list[Group]:
     """Members gathered into groups, in an order in which the groups can run.
-
-    anti   (reader, writer) pairs: the writer's kernel must not run before the reader's
     """
     inside = set(stored)
     reads = {n: dependencies(n, inside) for n in stored}
@@ -280,7 +278,7 @@ def make_groups(stored: Sequence[Node], anti: Iterable[tuple[Node, Node]] = ()) 
                 chosen.contract = node
             groups.append(chosen)
         join(node, chosen)
-    return _ordered(groups)
+    return ordered(groups)
 
 
 def is_big(node: Node) -> bool:
@@ -346,7 +344,7 @@ def _tiny(node: Node) -> bool:
     return isinstance(total, int) and total <= 4096
 
 
-def _ordered(groups: list[Group]) -> list[Group]:
+def ordered(groups: list[Group]) -> list[Group]:
     """Groups so that each comes after those it depends on; among the ready ones, the oldest first."""
     import heapq
 
@@ -368,6 +366,3 @@ def _ordered(groups: list[Group]) -> list[Group]:
                 heapq.heappush(ready, u)
     assert len(order) == len(groups), "groups depend on each other"
     return order
-
-
-__all__ = ["Group", "Literal", "SizeValue", "choose_stored", "dependencies", "make_groups"]

@@ -152,7 +152,3 @@ def key_of(leaf: Node) -> int:
     """What makes an input or parameter its own."""
     assert isinstance(leaf.op, Input), leaf
     return leaf.op.key
-
-
-def is_leaf(node: Node) -> bool:
-    return isinstance(node.op, (Input, Array))

@@ -19,6 +19,8 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.kernel import (
+    COMBINE,
+    IDENTITY,
     Alloc,
     Apply,
     Barrier,
@@ -42,8 +44,6 @@ from gnomon.compiler.kernel import (
     Store,
     Value,
     children,
-    highest,
-    lowest,
     statements,
 )
 from gnomon.compiler.ops.scalar import scalar
@@ -666,25 +666,10 @@ class _Renderer:
         vector = ltype(e.dtype, width)
         text = self._spread(x, e.dtype, width)
         if self.masks:
-            identity = self._splat(
-                number(
-                    e.dtype, {"sum": 0, "prod": 1, "max": lowest(row), "min": highest(row), "any": 0, "all": 1}[e.kind]
-                ),
-                e.dtype,
-                width,
-            )
+            identity = self._splat(number(e.dtype, IDENTITY[e.kind](row)), e.dtype, width)
             bits = self._spread(self.masks[-1], "bool", width)
             text = self.emit(self.level, f"select <{width} x i1> {bits}, {vector} {text}, {vector} {identity}")
-        fn = scalar(
-            {
-                "sum": "add",
-                "prod": "multiply",
-                "max": "maximum",
-                "min": "minimum",
-                "any": "logical_or",
-                "all": "logical_and",
-            }[e.kind]
-        )
+        fn = scalar(COMBINE[e.kind])
         template = fn.llvm.get(e.dtype) or fn.llvm[row.kind]
         while width > 1:  # halves upon halves: log2(width) steps, and a fixed order
             half = width // 2
