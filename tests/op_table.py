@@ -33,6 +33,7 @@ from gnomon.compiler.ops.control import Cond, SubGraph, WithGradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.leaves import Array, Input, fresh_input
 from gnomon.compiler.ops.order import Cumulate, Rank
+from gnomon.compiler.ops.patches import FirstMax, Patches, Unpatch
 from gnomon.compiler.ops.philox import philox_numpy
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.scalar import SCALAR
@@ -389,6 +390,57 @@ row("ScatterAlong", [places((n, m), 6), Arg((n, m))], lambda i, u: build.scatter
 row("ScatterAlong one", [places((n, 1), m), Arg((n, 1)), Arg((n, m))],
     lambda i, u, x: build.add(build.scatter_along(i, u, m, 1), x),
     lambda i, u, x: x + (i == np.arange(x.shape[1])) * u)
+
+# ---- windows
+
+
+LONGER = tuple({k: v + 4 for k, v in s.items()} for s in SIZES)
+
+
+def windows(x: np.ndarray, window: int, stride: int, dilation: int, axis: int = 1) -> np.ndarray:
+    """By definition, along one axis: the windows follow it."""
+    x = np.moveaxis(x, axis, 0)
+    count = (len(x) - dilation * (window - 1) - 1) // stride + 1
+    taken = [[x[o * stride + k * dilation] for k in range(window)] for o in range(count)]
+    return np.moveaxis(np.array(taken), (0, 1), (axis, axis + 1))
+
+
+def overlapped(x: np.ndarray, size: int, stride: int, dilation: int) -> np.ndarray:
+    """By definition, along the second axis."""
+    out = np.zeros((x.shape[0], size, *x.shape[3:]))
+    for o, k in np.ndindex(*x.shape[1:3]):
+        out[:, o * stride + k * dilation] += x[:, o, k]
+    return out
+
+
+for window, stride, dilation in (
+    (1, 1, 1), (3, 1, 1), (3, 2, 1), (2, 2, 1), (2, 3, 1), (2, 1, 3), (3, 2, 2), (2, 2, 3), (2, 4, 2), (1, 3, 1),
+):  # fmt: skip
+    form = (window, stride, dilation)
+    row(f"Patches of {window} by {stride} and {dilation}", [Arg((n, m, 2))],
+        lambda x, f=form: Patches(1, (f[0],), (f[1],), (f[2],))(x), lambda x, f=form: windows(x, *f),
+        dtypes=SHAPED if form == (3, 2, 1) else FLOATS, sizes=LONGER)
+    held = (m - dilation * (window - 1) - 1) // stride + 1
+    row(f"Unpatch of {window} by {stride} and {dilation}", [Arg((n, held, window, 2)), Arg((n, m, 2))],
+        lambda x, y, f=form: build.add(Unpatch(1, (m,), (f[1],), (f[2],))(x), y),
+        lambda x, y, f=form: overlapped(x, y.shape[1], f[1], f[2]) + y, dtypes=(*FLOATS, "int32"), length=window,
+        sizes=LONGER)
+
+row("Patches of two axes", [Arg((2, n, m))], Patches(1, (3, 2), (1, 2), (1, 2)),
+    lambda x: np.moveaxis(windows(windows(x, 2, 2, 2, 2), 3, 1, 1, 1), 2, 3), dtypes=SHAPED,
+    sizes=LONGER)
+
+
+def overlapped_twice(x: np.ndarray) -> np.ndarray:
+    rows = overlapped(np.moveaxis(x, 3, 2), x.shape[1] + 2, 1, 1)
+    return overlapped(rows.reshape(-1, 4, 2), 9, 2, 2).reshape(*rows.shape[:2], 9)
+
+
+row("Unpatch of two axes", [Arg((2, n - 2, 4, 3, 2)), Arg((n,))],
+    lambda x, y: build.add(Unpatch(1, (n, 9), (1, 2), (1, 2))(x), build.reshape(y, (n, 1))),
+    lambda x, y: overlapped_twice(x) + y[:, None], length=6, sizes=LONGER)
+row("FirstMax", [Arg((n, 3, m, 2))], FirstMax((1, 3)), lambda x: np.sort(x, 1)[:, -1].max(-1),
+    dtypes=(*FLOATS, "int32"))
 
 # ---- order
 

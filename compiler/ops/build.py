@@ -20,6 +20,7 @@ from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.index import Gather, GatherAlong, ScatterAdd, ScatterAlong
 from gnomon.compiler.ops.leaves import Array, Iota, Literal, SizeValue
+from gnomon.compiler.ops.patches import FirstMax, Patches, Unpatch
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.scalar import SCALAR
@@ -390,6 +391,27 @@ def scatter_along(indices: Node, updates: Node, size: Dim, axis: int) -> Node:
     return ScatterAlong(axis, size)(indices, updates)
 
 
+def patches(
+    x: Node, axis: int, windows: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int] | None = None
+) -> Node:
+    """All windows that fit into the axes of x from `axis` on: [lead, places, windows, rest]."""
+    dilations = (1,) * len(windows) if dilations is None else tuple(dilations)
+    return Patches(axis, tuple(windows), tuple(strides), dilations)(x)
+
+
+def unpatch(
+    x: Node, axis: int, sizes: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int] | None = None
+) -> Node:
+    """Windows [lead, places, windows, rest] laid over axes of `sizes` elements and added where they overlap."""
+    dilations = (1,) * len(sizes) if dilations is None else tuple(dilations)
+    return Unpatch(axis, tuple(sizes), tuple(strides), dilations)(x)
+
+
+def first_max(x: Node, axes: Sequence[int]) -> Node:
+    """The maximum over `axes`; of equal ones the first has the gradient."""
+    return FirstMax(tuple(sorted(axes)))(x) if axes else x
+
+
 def random_bits(state: Node, shape: Sequence[Dim]) -> Node:
     return RandomBits(tuple(shape))(state)
 
@@ -400,7 +422,8 @@ def stop_gradient(x: Node) -> Node:
 
 __all__ = [
     "Value", "all", "any", "apply", "argmax", "broadcast", "broadcast_shapes", "broadcast_to", "cast", "concat",
-    "constant", "contract", "count", "equate", "flip", "full", "full_like", "gather", "gather_along", "iota", "matmul",
-    "max", "mean", "min", "pad", "prod", "product", "promote", "random_bits", "reduce", "repeat_first", "reshape",
-    "scatter_add", "scatter_along", "size", "slice", "stop_gradient", "strided_size", "sum", "transpose",
+    "constant", "contract", "count", "equate", "first_max", "flip", "full", "full_like", "gather", "gather_along",
+    "iota", "matmul", "max", "mean", "min", "pad", "patches", "prod", "product", "promote", "random_bits", "reduce",
+    "repeat_first", "reshape", "scatter_add", "scatter_along", "size", "slice", "stop_gradient", "strided_size", "sum",
+    "transpose", "unpatch",
 ]  # fmt: skip

@@ -299,21 +299,21 @@ class Pad(Op):
         for i, low, high, between, have in zip(index, self.low, self.high, self.interior, x.type.shape, strict=True):
             at = i - low
             if between:
-                inside = Apply(both, (inside, _compare("equal", modulo(at, between + 1), 0)))
+                inside = Apply(both, (inside, compare("equal", modulo(at, between + 1), 0)))
                 at = floordiv(at, between + 1)
             if low != 0 or between:
-                inside = Apply(both, (inside, _compare("greater_equal", at, 0)))
+                inside = Apply(both, (inside, compare("greater_equal", at, 0)))
             if high != 0 or between:
-                inside = Apply(both, (inside, _compare("less", at, have)))
+                inside = Apply(both, (inside, compare("less", at, have)))
             place.append(at)
-        return Apply(scalar("where"), (inside, _guard(x(*place), inside), value()))
+        return Apply(scalar("where"), (inside, guard(x(*place), inside), value()))
 
 
-def _compare(name: str, a: Dim, b: Dim) -> kernel.Expr:
+def compare(name: str, a: Dim, b: Dim) -> kernel.Expr:
     return Apply(scalar(name), (IndexValue("int64", a), IndexValue("int64", b)))
 
 
-def _guard(x: kernel.Expr, condition: kernel.Expr) -> kernel.Expr:
+def guard(x: kernel.Expr, condition: kernel.Expr) -> kernel.Expr:
     """`x` with nothing read where `condition` is false: there its value means nothing and must not be used."""
     both = scalar("logical_and")
 
@@ -376,10 +376,10 @@ class Concat(Op):
             start = end - x.type.shape[self.axis]
             place = list(index)
             place[self.axis] = index[self.axis] - start
-            inside = _compare("less", index[self.axis], end)
+            inside = compare("less", index[self.axis], end)
             if start != 0:
-                inside = Apply(scalar("logical_and"), (_compare("greater_equal", index[self.axis], start), inside))
-            value = _guard(x(*place), inside)
+                inside = Apply(scalar("logical_and"), (compare("greater_equal", index[self.axis], start), inside))
+            value = guard(x(*place), inside)
             result = value if result is None else Apply(scalar("where"), (inside, value, result))
         return result
 
