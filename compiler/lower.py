@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gnomon.compiler.kernel import Kernel
 from gnomon.compiler.lowering import contraction, cpu, cuda
 from gnomon.compiler.lowering.emit import RowProgram
+from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render import llvm
@@ -24,7 +25,7 @@ REMEMBERED = 2000
 class Code:
     """A kernel with its text, and how it is launched. `geometry` is (grid, block, shared bytes) on a GPU."""
 
-    piece: contraction.Piece
+    piece: Piece
     source: Source
     sizes: tuple[str, ...]
     geometry: tuple = ()
@@ -48,7 +49,7 @@ def lower(rows: RowProgram, is_product: bool, target: Target, label: str) -> tup
     if pieces is None:
         policy = cuda if target.kind == "cuda" else cpu
         kernel, extent = policy.kernel(rows, target, label)
-        pieces = [contraction.Piece(kernel, extent, arithmetic(rows))]
+        pieces = [Piece(kernel, extent, arithmetic(rows))]
     made = tuple(_rendered(piece, target) for piece in pieces)
     _known[key] = made
     if len(_known) > REMEMBERED:
@@ -56,7 +57,7 @@ def lower(rows: RowProgram, is_product: bool, target: Target, label: str) -> tup
     return made
 
 
-def _rendered(piece: contraction.Piece, target: Target) -> Code:
+def _rendered(piece: Piece, target: Target) -> Code:
     kernel = piece.kernel
     on_gpu = target.kind == "cuda"
     text = cuda_text.render(kernel, "KERNEL") if on_gpu else llvm.render(kernel, "KERNEL", target)

@@ -20,6 +20,7 @@ from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.index import Gather, GatherAlong, ScatterAdd, ScatterAlong
 from gnomon.compiler.ops.leaves import Array, Input
 from gnomon.compiler.ops.order import Cumulate, Rank
+from gnomon.compiler.ops.patches import Patches
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.shape import Broadcast, Concat, Equate, Pad, Reshape, Slice, Transpose
@@ -34,7 +35,7 @@ DEEP = 48
 SMALL_PRODUCT = 512
 """Multiplications below which a static product is a plain reduction in somebody's kernel."""
 
-VIEWS = (Reshape, Transpose, Slice, Broadcast, Equate, StopGradient)
+VIEWS = (Reshape, Transpose, Slice, Broadcast, Equate, Patches, StopGradient)
 
 
 @dataclass(eq=False)

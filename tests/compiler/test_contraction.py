@@ -211,6 +211,31 @@ def test_a_panel_that_each_iteration_packs_for_itself(name: str) -> None:
         compiled.check(n=rows, m=lanes, k=21)
 
 
+@pytest.mark.parametrize("name", [*MAIN_TARGETS, "scarce", "many_threads"])
+def test_long_sums(name: str) -> None:
+    """Gone through in chunks, in parts where the result is small; what consumes the product comes after all parts."""
+    for rows, lanes, depth in ((9, 32, 5000), (37, 45, 4097), (140, 200, 4100)):
+        Compiled(contraction("kn,km->nm", {"n": rows, "m": lanes, "k": depth}), TARGETS[name]).check(k=depth)
+    for form, rows, lanes in (("jkn,jkm->nm", 9, 32), ("jkn,jkm->nm", 41, 70), ("njk,jkm->nm", 10, 3)):
+        compiled = Compiled(contraction(form, {"n": rows, "m": lanes, "j": symbol("j"), "k": 45}), TARGETS[name])
+        for batch in (0, 1, 3, 13, 40):
+            compiled.check(j=batch, k=45 * max(batch, 1))
+    x, g, bias = leaf("x", symbol("b"), 7, 6, 11), leaf("g", symbol("b"), 7, 6, 21), leaf("bias", 21)
+    y = build.contract(x, g, (0, 1, 2, 3), (0, 1, 2, 4), (3, 4))
+    both = Product(
+        [x, g, bias],
+        [build.relu(build.add(y, bias))],
+        lambda x, g, c: [np.maximum(np.einsum("bijk,bijm->km", x, g) + c, 0)],
+    )
+    compiled = Compiled(both, TARGETS[name])
+    assert any(isinstance(s, Alloc) and s.buffer.name == "sums" for s in compiled.statements())
+    for batch in (1, 5):
+        compiled.check(b=batch, k=42 * batch)
+    few = Compiled(contraction("nk,km->nm", {"n": n, "m": 40, "k": 4500}), TARGETS[name])
+    for rows in (0, 1, 7, 8, 30):
+        few.check(n=rows, k=4500)
+
+
 def test_policy() -> None:
     """What the sizes above are meant to reach is reached."""
     target = TARGETS["32x16"]
