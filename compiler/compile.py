@@ -10,7 +10,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
-from gnomon.compiler.lower import Code, lower
+from gnomon.compiler.lower import Code, lower, lower_op
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowProgram, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups, ordered
 from gnomon.compiler.lowering.melt import outer_index
@@ -200,6 +200,11 @@ class _Plan:
             (node,) = group.members
             if isinstance(node.op, Cond):
                 self._branch(node, target, stages)
+            elif node.op.has_kernel:
+                self._memory(node)
+                names = self._names(group)
+                inputs = tuple(names[x] for x in node.inputs)
+                self._launches(group, names, lower_op(node.op, names[node], inputs, target), stages)
             elif not isinstance(node.op, Item):
                 raise CompileError(f"{self.request.name}: {node!r} has no element rule and no kernel")
             return
@@ -220,6 +225,9 @@ class _Plan:
                 self.late += [Copy(self.slot_of[value], self.slot_of[p]) for p, v in overwritten.items() if v is value]
         label = label_of(group)
         stages.rows.append((label, rows))
+        self._launches(group, names, lower(rows, group.contract is not None, target, label), stages)
+
+    def _launches(self, group: Group, names: dict[Node, Buffer], code: Sequence[Code], stages: Stages) -> None:
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {b.name: self.slot_of[n] for n, b in names.items()}
         read = dict.fromkeys(x for m in group.members for x in self.accesses.of(m) if x not in group.members)
@@ -230,7 +238,7 @@ class _Plan:
                 [(self.slot_of[m], m) for m in group.members if m in self.slot_of],
             )
         )
-        for made in lower(rows, group.contract is not None, target, label):
+        for made in code:
             for b in made.piece.scratch:
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), "temporary")
             self._launch(made, slot_by_buffer, layers, group, stages)

@@ -25,7 +25,8 @@ from gnomon.compiler.interning import Interned
 from gnomon.compiler.sizes import Dim, Size
 
 if TYPE_CHECKING:
-    from gnomon.compiler.kernel import Expr
+    from gnomon.compiler.kernel import Buffer, Expr, Kernel
+    from gnomon.compiler.targets import Target
 
 Shape = tuple[Dim, ...]
 
@@ -92,7 +93,10 @@ class Op:
     push(out, tangents, *inputs) -> node    forward mode; tangents may hold None; by default made from `grad` twice
     batch(size, inputs, mapped) -> node     the op on `size` slices at once: `mapped` inputs have one more, first axis
     element(index, out, *inputs) -> Expr    element `index` of the result; inputs are Accessors, `out` the type
-    An op that has no element rule is lowered by a kernel of its own (`gnomon.compiler.lowering`).
+    kernel(target, out, *inputs) -> Kernels  for what no element rule says well: kernels that run in order, on Buffers.
+                                             Other buffers in them are memory that they want for the time between
+    stands_alone(out, *inputs) -> bool      of an op with both rules: whether it is `kernel` for these types
+    An op with neither an element rule nor kernels is a step of the program (`Cond`).
     """
 
     def infer(self, *types: TensorType) -> TensorType | TupleType:
@@ -110,6 +114,12 @@ class Op:
     def element(self, index: tuple[Dim, ...], out: TensorType, *inputs: Accessor) -> Expr:
         raise NotImplementedError(type(self).__name__)
 
+    def kernel(self, target: Target, out: Buffer, *inputs: Buffer) -> tuple[Kernel, ...]:
+        raise NotImplementedError(type(self).__name__)
+
+    def stands_alone(self, out: TensorType, *inputs: TensorType) -> bool:
+        return True
+
     def identity(self) -> Op:
         """What stands for the op in the table of living nodes: one that leads to other objects gives a mere equal."""
         return self
@@ -117,6 +127,10 @@ class Op:
     @property
     def has_element(self) -> bool:
         return type(self).element is not Op.element
+
+    @property
+    def has_kernel(self) -> bool:
+        return type(self).kernel is not Op.kernel
 
     def __call__(self, *inputs: Node) -> Node:
         return Node(self, inputs)

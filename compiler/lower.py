@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gnomon.compiler.kernel import Kernel
+from gnomon.compiler.graph import Op
+from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lowering import contraction, cpu, cuda
 from gnomon.compiler.lowering.emit import RowProgram
+from gnomon.compiler.lowering.hatch import hatched
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
@@ -41,20 +44,33 @@ _known: OrderedDict[tuple, tuple[Code, ...]] = OrderedDict()
 def lower(rows: RowProgram, is_product: bool, target: Target, label: str) -> tuple[Code, ...]:
     """The kernels that run a row program, in order. `is_product`: it has the form of a product of some size."""
     key = (repr(rows), rows.reads, rows.writes, rows.scratch, is_product, target, label)
+    return _once(key, target, lambda: _scheduled(rows, is_product, target, label))
+
+
+def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code, ...]:
+    """The kernels that an op has written itself, in order."""
+    return _once((op, out, inputs, target), target, lambda: hatched(op, out, inputs, target))
+
+
+def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece]]) -> tuple[Code, ...]:
     found = _known.get(key)
     if found is not None:
         _known.move_to_end(key)
         return found
+    made = tuple(_rendered(piece, target) for piece in pieces())
+    _known[key] = made
+    if len(_known) > REMEMBERED:
+        _known.popitem(last=False)
+    return made
+
+
+def _scheduled(rows: RowProgram, is_product: bool, target: Target, label: str) -> Sequence[Piece]:
     pieces = contraction.kernels(rows, target, label) if is_product and target.kind != "cuda" else None
     if pieces is None:
         policy = cuda if target.kind == "cuda" else cpu
         kernel, extent = policy.kernel(rows, target, label)
         pieces = [Piece(kernel, extent, arithmetic(rows))]
-    made = tuple(_rendered(piece, target) for piece in pieces)
-    _known[key] = made
-    if len(_known) > REMEMBERED:
-        _known.popitem(last=False)
-    return made
+    return pieces
 
 
 def _rendered(piece: Piece, target: Target) -> Code:

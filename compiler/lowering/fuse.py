@@ -17,9 +17,9 @@ from gnomon.compiler.kernel import Buffer, Expr, Load, index_names
 from gnomon.compiler.lowering.melt import Melter, outer_index
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
-from gnomon.compiler.ops.index import Gather, GatherAlong, ScatterAdd, ScatterAlong
+from gnomon.compiler.ops.index import Gather, GatherAlong, ScatterAlong
 from gnomon.compiler.ops.leaves import Array, Input
-from gnomon.compiler.ops.order import Cumulate, Rank
+from gnomon.compiler.ops.order import Rank
 from gnomon.compiler.ops.patches import Patches
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
@@ -64,15 +64,15 @@ def is_fold(node: Node) -> bool:
 
 def _searches(node: Node) -> bool:
     """Whether each element of the result looks at many elements of an input, besides reductions and products."""
-    if isinstance(node.op, (Rank, Cumulate)):
-        return True
-    return isinstance(node.op, ScatterAdd) or (
-        isinstance(node.op, ScatterAlong) and node.inputs[0].shape[node.op.axis] != 1
-    )
+    if isinstance(node.op, ScatterAlong):
+        return node.inputs[0].shape[node.op.axis] != 1
+    return isinstance(node.op, Rank)
 
 
 def needs_kernel(node: Node) -> bool:
-    """Ops without an element rule, lowered on their own."""
+    """Ops that are not written as elements: lowered on their own."""
+    if node.op.has_kernel:
+        return node.op.stands_alone(node.type, *(x.type for x in node.inputs))
     return not node.op.has_element and not is_external(node) and not isinstance(node.op, Item)
 
 

@@ -9,16 +9,54 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import DTypeError, ShapeError
 from gnomon.compiler.graph import Op, TensorType
-from gnomon.compiler.kernel import Apply, Cast, Const, Fold, IndexValue, atom_of, fresh_index, value_size
-from gnomon.compiler.ops.scalar import scalar
-from gnomon.compiler.sizes import Dim
+from gnomon.compiler.kernel import (
+    Buffer,
+    Const,
+    Expr,
+    Fold,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Store,
+    atom_of,
+    fresh_index,
+    value_size,
+)
+from gnomon.compiler.ops.writing import (
+    INSTRUCTION,
+    REGISTERS,
+    Columns,
+    around,
+    call,
+    converted,
+    if_any,
+    less,
+    shared,
+    value_of,
+    zeros,
+)
+from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, floordiv, modulo, product
+
+FEW = 16
+"""Positions along an axis up to which each element of a scattered result looks at all of them."""
+PARTS = 128
+"""A power of two: parts of a scattered result that threads of a GPU take."""
+TOGETHER = 16
+"""Neighbouring columns that one pass along an axis does."""
 
 
-def clamp(x, extent: Dim) -> Dim:
+
+def clamped(x: Expr, extent: Dim) -> Expr:
     """An index expression kept within an axis: what memory safety needs. Range errors are for the caller to find."""
-    wide = Cast("int64", x)
-    low = Apply(scalar("maximum"), (wide, Const("int64", 0)))
-    return value_size(Apply(scalar("minimum"), (low, IndexValue("int64", extent - 1))), extent)
+    return call("minimum", call("maximum", converted(x, "int64"), Const("int64", 0)), value_of(extent - 1))
+
+
+def clamp(x: Expr, extent: Dim) -> Dim:
+    """The same as a size, to index with."""
+    return value_size(clamped(x, extent), extent)
 
 
 def _integers(t: TensorType, what: str) -> None:
@@ -126,16 +164,36 @@ class ScatterAdd(Op):
         total = build.reshape(total, (size, self.size, *total.shape[1:]))
         return build.transpose(total, [0, *range(2, 2 + k), 1, *range(2 + k, total.rank)])
 
-    def element(self, index, out, indices, updates):
-        k = self.axis
-        place = [fresh_index(d) for d in indices.type.shape]
-        axes = tuple(atom_of(i) for i in place)
-        hit = Apply(
-            scalar("equal"), (IndexValue("int64", clamp(indices(*place), self.size)), IndexValue("int64", index[k]))
-        )
-        value = Apply(scalar("where"), (hit, updates(*index[:k], *place, *index[k + 1 :]), Const(out.dtype, 0)))
-        return Fold("sum", axes, value) if axes else value
+    def kernel(self, target, out, indices, updates):
+        """Zeros, then one pass over the updates for each block of columns: elements add up in the order they come in.
 
+        On a GPU the rows of the result are dealt out too: each thread looks at all positions and takes its own.
+        """
+        k, count = self.axis, product(indices.shape)
+        updates, total = around(updates, k, len(indices.shape)), around(out, k)
+        indices = Buffer(indices.name, indices.dtype, (count,))
+        before, _, after = updates.shape
+        columns = Columns.of(after, out.dtype, target)
+        parts = PARTS if target.kind == "cuda" else 1
+        u, where = Index("u", count), Local("where", "int64")
+
+        def add(row, rest):
+            part, block = floordiv(rest, columns.blocks), modulo(rest, columns.blocks)
+
+            def step(column, _):
+                place = (row, value_size(where, self.size), column)
+                return (Store(total, place, call("add", Load(total, place), Load(updates, (row, Size.of(u), column)))),)
+
+            body = columns.each(block, step)
+            if parts != 1:
+                own = call("equal", call("bitwise_and", where, Const("int64", parts - 1)), value_of(part))
+                body = (If(own, body),)
+            return if_any(self.size, (For(u, (Let(where, clamped(Load(indices, (Size.of(u),)), self.size)), *body)),))
+
+        body = (shared(before, parts * columns.blocks, add),)
+        flops = before * parts * columns.blocks * count * REGISTERS * INSTRUCTION
+        added = Kernel((indices, updates, total), (total,), body, flops, "scatter_add")
+        return zeros(out, target, "scatter_add"), added
 
 @dataclass(frozen=True)
 class GatherAlong(Op):
@@ -203,12 +261,35 @@ class ScatterAlong(Op):
         both = (x if m else build.repeat_first(x, size) for x, m in zip(inputs, mapped, strict=True))
         return ScatterAlong(self.axis + 1, self.size)(*both)
 
+    def stands_alone(self, out, indices, updates):
+        n = indices.shape[self.axis]
+        return not isinstance(n, int) or n > FEW
+
     def element(self, index, out, indices, updates):
         k = self.axis
         m = fresh_index(indices.type.shape[k]) if indices.type.shape[k] != 1 else 0
         place = (*index[:k], m, *index[k + 1 :])
-        hit = Apply(
-            scalar("equal"), (IndexValue("int64", clamp(indices(*place), self.size)), IndexValue("int64", index[k]))
-        )
-        value = Apply(scalar("where"), (hit, updates(*place), Const(out.dtype, 0)))
+        hit = call("equal", value_of(clamp(indices(*place), self.size)), value_of(index[k]))
+        value = call("where", hit, updates(*place), Const(out.dtype, 0))
         return value if isinstance(m, int) else Fold("sum", (atom_of(m),), value)
+
+    def kernel(self, target, out, indices, updates):
+        """Zeros, then one pass along the axis for each block of columns: elements add up in the order they come in."""
+        indices, updates, total = (around(b, self.axis) for b in (indices, updates, out))
+        before, n, after = updates.shape
+        together = 1 if target.kind == "cuda" or after == 1 else TOGETHER
+        u, c = Index("u", n), Index("c", together)
+
+        def add(row, block):
+            column = block * together + Size.of(c)
+            at = (row, Size.of(u), column)
+            place = (row, clamp(Load(indices, at), self.size), column)
+            step = (Store(total, place, call("add", Load(total, place), Load(updates, at))),)
+            if not isinstance(after, int) or after % together:
+                step = (If(less(column, after), step),)
+            return if_any(self.size, (For(u, (For(c, step),)),))
+
+        body = (shared(before, ceildiv(after, together), add),)
+        flops = before * n * after * INSTRUCTION
+        added = Kernel((indices, updates, total), (total,), body, flops, "scatter_along")
+        return zeros(out, target, "scatter_along"), added

@@ -9,13 +9,24 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import DTypeError, ShapeError
 from gnomon.compiler.graph import Node, Op, TensorType
-from gnomon.compiler.kernel import Apply, Cast, Const, Expr, Fold, IndexValue, atom_of, fresh_index
+from gnomon.compiler.kernel import (
+    COMBINE,
+    Alloc,
+    Buffer,
+    Cast,
+    Const,
+    Fold,
+    For,
+    IndexValue,
+    Kernel,
+    Load,
+    Store,
+    atom_of,
+    fresh_index,
+)
 from gnomon.compiler.ops.control import WALKS
-from gnomon.compiler.ops.scalar import scalar
-
-
-def _call(name: str, *args: Expr) -> Expr:
-    return Apply(scalar(name), args)
+from gnomon.compiler.ops.writing import INSTRUCTION, Columns, around, call, converted, shared
+from gnomon.compiler.sizes import Index, Size
 
 
 def _check_axis(op: Op, axis: int, x: TensorType) -> None:
@@ -59,15 +70,15 @@ class Rank(Op):
         k = self.axis
         other_index = fresh_index(x.type.shape[k])
         own, other = x(*index), x(*index[:k], other_index, *index[k + 1 :])
-        before = _call("greater" if self.descending else "less", other, own)
-        same = _call("equal", other, own)
+        before = call("greater" if self.descending else "less", other, own)
+        same = call("equal", other, own)
         if dtypes.is_float(x.type.dtype):
-            own_nan, other_nan = _call("isnan", own), _call("isnan", other)
+            own_nan, other_nan = call("isnan", own), call("isnan", other)
             ahead, behind = (other_nan, own_nan) if self.descending else (own_nan, other_nan)
-            before = _call("logical_or", before, _call("logical_and", ahead, _call("logical_not", behind)))
-            same = _call("logical_or", same, _call("logical_and", own_nan, other_nan))
-        earlier = _call("less", IndexValue("int64", other_index), IndexValue("int64", index[k]))
-        counted = _call("logical_or", before, _call("logical_and", same, earlier))
+            before = call("logical_or", before, call("logical_and", ahead, call("logical_not", behind)))
+            same = call("logical_or", same, call("logical_and", own_nan, other_nan))
+        earlier = call("less", IndexValue("int64", other_index), IndexValue("int64", index[k]))
+        counted = call("logical_or", before, call("logical_and", same, earlier))
         return Fold("sum", (atom_of(other_index),), Cast("int32", counted))
 
 
@@ -103,14 +114,33 @@ class Cumulate(Op):
     def batch(self, size, inputs, mapped):
         return Cumulate(self.kind, self.axis + 1, self.reverse)(*inputs)
 
-    def element(self, index, out, x):
-        k = self.axis
-        other_index = fresh_index(x.type.shape[k])
-        a, b = (index[k], other_index) if self.reverse else (other_index, index[k])
-        counts = _call("less_equal", IndexValue("int64", a), IndexValue("int64", b))
-        value = x(*index[:k], other_index, *index[k + 1 :])
-        identity = Const(out.dtype, 0 if self.kind == "sum" else 1)
-        return Fold(self.kind, (atom_of(other_index),), _call("where", counts, value, identity))
+    def kernel(self, target, out, x):
+        """One pass along the axis with the totals of a block of columns in registers."""
+        x, out = around(x, self.axis), around(out, self.axis)
+        before, n, after = x.shape
+        columns = Columns.of(after, out.dtype, target)
+        compute = dtypes.named(out.dtype).compute
+        totals = Buffer("totals", compute, (columns.width,), "register")
+        i = Index("i", n)
+        at = n - 1 - Size.of(i) if self.reverse else Size.of(i)
+
+        def start(_, c):
+            return (Store(totals, (c,), Const(compute, 0 if self.kind == "sum" else 1)),)
+
+        def pass_along(row, block):
+            def step(column, c):
+                element = Load(x, (row, at, column))
+                total = call(COMBINE[self.kind], Load(totals, (c,)), converted(element, compute))
+                return (
+                    Store(totals, (c,), total),
+                    Store(out, (row, at, column), converted(Load(totals, (c,)), out.dtype)),
+                )
+
+            return (*columns.each(block, start), For(i, columns.each(block, step)))
+
+        flops = before * n * columns.blocks * INSTRUCTION
+        body = (Alloc(totals), shared(before, columns.blocks, pass_along))
+        return (Kernel((x,), (out,), body, flops, f"cumulate_{self.kind}"),)
 
     def __repr__(self) -> str:
         return f"Cumulate({self.kind}[{self.axis}]{', reverse' if self.reverse else ''})"
