@@ -42,7 +42,10 @@ def per_axis(name: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...
 def same_padding(extent: Dim, window: int, stride: int, dilation: int) -> tuple[Dim, Dim]:
     """Elements to add before and behind an axis so that there are ceil(extent / stride) windows: half of them each,
     an odd one behind."""
-    missing = maximum((ceildiv(extent, stride) - 1) * stride + reach(window, dilation) - extent, 0)
+    span = reach(window, dilation)
+    missing = (ceildiv(extent, stride) - 1) * stride + span - extent
+    if span < stride:  # else there is always something missing: open sizes stay simple
+        missing = maximum(missing, 0)
     before = floordiv(missing, 2)
     return before, missing - before
 
