@@ -37,7 +37,7 @@ RUNTIME_MAY = {"program", "dtypes", "sizes", "errors", "targets"}
 
 # Modules that only a few files may import, for the sake of start-up time, purity and machines without them.
 ONLY_IN = {
-    "llvmlite": ("compiler/aot.py", "runtime/codegen.py", "runtime/cpu.py"),
+    "llvmlite": ("compiler/aot/objects.py", "runtime/codegen.py", "runtime/cpu.py"),
     "cupy": ("runtime/cuda.py",),
 }
 COMPILER_MAY = {"numpy", "networkx", "llvmlite", "gnomon"}

@@ -11,23 +11,11 @@ from typing import Any
 
 import click
 
-from gnomon.cli.finding import find, is_saved
+from gnomon.cli.compile import compile_command
+from gnomon.cli.finding import find
+from gnomon.cli.options import JSON, TARGET
 from gnomon.cli.printing import as_bytes, as_json, as_table, as_time, write_aside
 from gnomon.compiler.errors import GnomonError
-
-JSON = click.option("--json", "machine", is_flag=True, help="For programs: JSON instead of a table.")
-
-
-def _check_target(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    place, _, path = value.rpartition(":")
-    if not is_saved(value) and not (place and path):
-        raise click.BadParameter(
-            f"{value!r} is not MODULE:ATTRIBUTE, such as train.py:model or package.train:model, nor a .keras file"
-        )
-    return value
-
-
-TARGET = click.argument("target", metavar="MODULE:ATTRIBUTE", callback=_check_target)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +61,7 @@ def cli() -> None:
     gnomon summary train.py:model              the layers of a model
     gnomon dump train.py:model                 the layers with the lines that made them
     gnomon dump train.py:step --stage kernels  what a function is compiled to
+    gnomon compile model.keras -o model.o      a C library of a model
     gnomon cache info                          how full the cache of compiled code is
 
     MODULE:ATTRIBUTE is a file or module and a name in it: a Model or a compiled function, or with () a function
@@ -278,6 +267,8 @@ def doctor(machine: bool) -> int:
         click.echo(as_table([(f.name, ("" if f.ok else "! ") + f.value) for f in findings]))
     return 0 if all(f.ok for f in findings) else 1
 
+
+cli.add_command(compile_command)
 
 __all__ = ["cli", "run"]
 

@@ -1,0 +1,25 @@
+"""Ahead of time: programs as a C library that depends on nothing.
+
+A `Library` is made of `Routine`s (programs with the names of their arrays) and what is stored; `modules` writes it as
+LLVM text, `objects.compile_object` makes that an object file for any target, `header` describes it to C.
+"""
+
+from gnomon.compiler.aot.archive import archive
+from gnomon.compiler.aot.functions import error_texts, modules
+from gnomon.compiler.aot.header import header
+from gnomon.compiler.aot.library import (
+    Argument,
+    Library,
+    Routine,
+    Stored,
+    arguments_of,
+    check_prefix,
+    check_steps,
+    identifier,
+)
+from gnomon.compiler.aot.objects import compile_object
+
+__all__ = [
+    "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "check_prefix", "check_steps",
+    "compile_object", "error_texts", "header", "identifier", "modules",
+]  # fmt: skip

@@ -1,0 +1,442 @@
+"""The C functions of a library as LLVM IR: a module that calls the entries of programs.
+
+Each function checks what it is given, lays its temporaries out in the caller's workspace, and enters a program. It
+allocates nothing and remembers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.aot.layout import owner_of
+from gnomon.compiler.aot.library import Library, Routine
+from gnomon.compiler.program import Check
+from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Max, Size, Symbol, non_negative, product
+
+OK, POINTER, SIZE, WORKSPACE, STATE, DATA = range(6)
+CHECKS = 16
+"""What functions return; from CHECKS on, the messages of the programs' own checks."""
+
+HEAD = 32
+"""Bytes before a state's variables, and before what is saved of them: magic number, digest, length, check sum."""
+
+MAGIC = int.from_bytes(b"gnomon 1", "little")
+
+SHARED_WORK = 10_000
+"""Nanoseconds of work below which a launch is not offered to the caller's threads."""
+
+
+def pointer_bits(library: Library) -> int:
+    """Of the target's addresses."""
+    wide = ("x86_64", "aarch64", "arm64", "riscv64", "powerpc64", "s390x", "loongarch64")
+    return 64 if library.target.triple.startswith(wide) else 32
+
+
+def checks_of(library: Library) -> list[str]:
+    """What the programs' own checks say, in the order of their codes."""
+    found: dict[str, None] = {}
+    for routine in library.routines:
+        for check in _all_checks(routine):
+            found.setdefault(check.message, None)
+    return list(found)
+
+
+def error_texts(library: Library) -> dict[int, str]:
+    """What each code means."""
+    texts = {
+        OK: "all right",
+        POINTER: "a pointer is NULL",
+        SIZE: "a size is larger than this library allows",
+        WORKSPACE: "the workspace is too small",
+    }
+    if library.stateful:
+        texts[STATE] = "the state was not made by init or load of this library"
+    if library.stateful or not library.embed:
+        texts[DATA] = "the data is damaged, cut short, or of another model or version"
+    return texts | {CHECKS + k: message for k, message in enumerate(checks_of(library))}
+
+
+def _all_checks(routine: Routine) -> list[Check]:
+    """The program's checks, and that no axis of an array has less than no elements."""
+    program = routine.program
+    open_axes: dict[Dim, Check] = {}
+    for slot in program.slots:
+        for d in slot.shape:
+            if isinstance(d, Size) and not non_negative(d) and d not in open_axes:
+                message = f"an array would have {d} elements along an axis, which is less than none"
+                open_axes[d] = Check(_at_least_zero(d), d, message)
+    return [*program.checks, *open_axes.values()]
+
+
+def _at_least_zero(d: Dim) -> Dim:
+    from gnomon.compiler.sizes import maximum
+
+    return maximum(d, 0)
+
+
+class _Function:
+    """One function while it is written. Sizes are 64 bits wide everywhere."""
+
+    def __init__(self, head: str, word: str, symbols: Mapping[str, str] | None = None):
+        self.head, self.word = head, word
+        self.lines: list[str] = []
+        self.allocas: list[str] = []
+        self.known: dict[Dim | Atom, str] = {}
+        self.symbols = dict(symbols or {})
+        self.counter = 0
+
+    def do(self, code: str) -> None:
+        self.lines.append(f"  {code}")
+
+    def emit(self, code: str) -> str:
+        self.counter += 1
+        self.do(f"%v{self.counter} = {code}")
+        return f"%v{self.counter}"
+
+    def alloca(self, kind: str, align: int) -> str:
+        self.counter += 1
+        self.allocas.append(f"  %v{self.counter} = alloca {kind}, align {align}")
+        return f"%v{self.counter}"
+
+    def fail_if(self, condition: str, code: int | str, result: str = "i32") -> None:
+        self.counter += 1
+        n = self.counter
+        self.do(f"br i1 {condition}, label %fail{n}, label %go{n}")
+        self.lines += [f"fail{n}:", f"  ret {result} {code}", f"go{n}:"]
+
+    def fail_if_any(self, conditions: Sequence[str], code: int | str) -> None:
+        if conditions:
+            any_of = conditions[0]
+            for c in conditions[1:]:
+                any_of = self.emit(f"or i1 {any_of}, {c}")
+            self.fail_if(any_of, code)
+
+    def at(self, base: str, offset: str | int, kind: str = "i8") -> str:
+        """A pointer so many elements behind another."""
+        if offset in (0, "0"):
+            return base
+        index = f"i64 {offset}"
+        return self.emit(f"getelementptr {kind}, ptr {base}, {index}")
+
+    def aligned(self, base: str, align: int) -> str:
+        """The first multiple of `align` at or above a pointer."""
+        address = self.emit(f"ptrtoint ptr {base} to {self.word}")
+        below = self.emit(f"sub {self.word} 0, {address}")
+        skip = self.emit(f"and {self.word} {below}, {align - 1}")
+        return self.emit(f"getelementptr i8, ptr {base}, {self.word} {skip}")
+
+    def text(self) -> str:
+        return "\n".join([f"{self.head} #0 {{", "entry:", *self.allocas, *self.lines, "}"])
+
+    # ---- sizes
+
+    def size(self, d: Dim) -> str:
+        """The text of a size's value."""
+        if isinstance(d, int):
+            return str(d)
+        if d not in self.known:
+            total = ""
+            for monomial, c in d.terms:
+                part = str(c)
+                for atom in monomial:
+                    value = self.atom(atom)
+                    part = value if part == "1" else self.emit(f"mul i64 {part}, {value}")
+                total = part if not total else self.emit(f"add i64 {total}, {part}")
+            self.known[d] = total
+        return self.known[d]
+
+    def atom(self, atom: Atom) -> str:
+        if isinstance(atom, Symbol):
+            return self.symbols[atom.name]
+        if atom not in self.known:
+            assert isinstance(atom, FloorDiv | Max), f"{atom!r} in a shape"
+            a, b = self.size(atom.a), self.size(atom.b)
+            self.known[atom] = self.maximum(a, b) if isinstance(atom, Max) else self.floordiv(a, b, atom.b)
+        return self.known[atom]
+
+    def maximum(self, a: str, b: str) -> str:
+        return self.emit(f"call i64 @llvm.smax.i64(i64 {a}, i64 {b})")
+
+    def floordiv(self, a: str, b: str, divisor: Dim) -> str:
+        if not isinstance(divisor, int):
+            b = self.maximum(b, "1")
+        quotient = self.emit(f"sdiv i64 {a}, {b}")
+        rest = self.emit(f"srem i64 {a}, {b}")
+        below = self.emit(f"icmp slt i64 {rest}, 0")
+        less = self.emit(f"sub i64 {quotient}, 1")
+        return self.emit(f"select i1 {below}, i64 {less}, i64 {quotient}")
+
+    def rounded(self, d: Dim, align: int) -> str:
+        """A size, rounded up to a multiple of `align`."""
+        if isinstance(d, int):
+            return str(-(-d // align) * align)
+        more = self.emit(f"add i64 {self.size(d)}, {align - 1}")
+        return self.emit(f"and i64 {more}, {-align}")
+
+
+class Functions:
+    """The module of a library's C functions, and the names that it exports."""
+
+    def __init__(self, library: Library):
+        self.library = library
+        self.word = f"i{pointer_bits(library)}"
+        self.codes = {message: CHECKS + k for k, message in enumerate(checks_of(library))}
+        self.exported: list[str] = []
+        self.parts: list[str] = []
+        self.globals: list[str] = []
+
+    def module(self) -> str:
+        library = self.library
+        for routine in library.routines:
+            self.routine(routine)
+        self.workspace_bytes()
+        self.error_text()
+        self.strings("version", library.version)
+        head = [f'target triple = "{library.target.triple}"']
+        entries = dict.fromkeys(r.program.entry for r in library.routines)
+        head += [f"declare i32 @{e}(ptr, ptr, ptr)" for e in entries]
+        if library.embed and library.weights:
+            head.append(f"@weights = internal constant {_bytes(library.weights)}, align {library.align}")
+        if library.threads:
+            self.parts.append(_share(self.word))
+        head += self.globals
+        return "\n".join([*head, *self.parts, "attributes #0 = { nounwind }"]) + "\n"
+
+    # ---- functions
+
+    def define(self, name: str, result: str, parameters: Sequence[str]) -> _Function:
+        full = f"{self.library.prefix}_{name}"
+        self.exported.append(full)
+        return _Function(f"define {result} @{full}({', '.join(parameters)})", self.word)
+
+    def _sizes(self, f: _Function, names: Sequence[str], own: Sequence[str]) -> None:
+        """Bind the names of sizes to the function's parameters."""
+        for name in own:
+            wide = f"%size{names.index(name)}"
+            f.symbols[name] = wide if self.word == "i64" else f.emit(f"zext {self.word} {wide} to i64")
+
+    def routine(self, routine: Routine) -> None:
+        library, program = self.library, routine.program
+        names = list(program.sizes)
+        state = self._state_parameters()
+        arrays = [f"ptr %in{k}" for k in range(len(routine.inputs))]
+        arrays += [f"ptr %out{k}" for k in range(len(routine.outputs))]
+        sizes = [f"{self.word} %size{k}" for k in range(len(names))]
+        f = self.define(
+            routine.name,
+            "i32",
+            [*state, *arrays, *sizes, "ptr %workspace", f"{self.word} %bytes", *(["ptr %threads"] * library.threads)],
+        )
+        scalar = [k for k, a in enumerate(routine.outputs) if not a.shape]
+        needed = [p.removeprefix("ptr ") for p in (*state, *arrays)]
+        nulls = [f.emit(f"icmp eq ptr {p}, null") for p in needed if p not in {f"%out{k}" for k in scalar}]
+        f.fail_if_any(nulls, POINTER)
+        self._check_state(f)
+        self._sizes(f, names, names)
+        f.fail_if_any([f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}") for n in names], SIZE)
+        for check in _all_checks(routine):
+            f.fail_if(f.emit(f"icmp ne i64 {f.size(check.left)}, {f.size(check.right)}"), self.codes[check.message])
+        offsets, total = self._offsets(f, routine)
+        base = "%workspace"
+        if total != "0":
+            room = f.emit(f"add i64 {total}, {library.align - 1}")
+            given = "%bytes" if self.word == "i64" else f.emit("zext i32 %bytes to i64")
+            little = f.emit(f"icmp ult i64 {given}, {room}")
+            f.fail_if_any([little, f.emit("icmp eq ptr %workspace, null")], WORKSPACE)
+            base = f.aligned("%workspace", library.align)
+        self._enter(f, routine, base, offsets, scalar)
+        self.parts.append(f.text())
+
+    def _state_parameters(self) -> list[str]:
+        return ["ptr %weights"] * (not self.library.embed) + ["ptr %state"] * self.library.stateful
+
+    def _check_state(self, f: _Function) -> None:
+        if self.library.stateful:
+            self._check_head(f, "%state", STATE)
+
+    def _check_head(self, f: _Function, base: str, code: int) -> None:
+        """Fail if the 16 bytes at `base` are not those of this library's states."""
+        wrong = []
+        for k, value in enumerate((MAGIC, int.from_bytes(self.library.digest, "little", signed=True))):
+            found = f.emit(f"load i64, ptr {f.at(base, 8 * k)}, align 1")
+            wrong.append(f.emit(f"icmp ne i64 {found}, {value}"))
+        f.fail_if_any(wrong, code)
+
+    def _offsets(self, f: _Function, routine: Routine) -> tuple[dict[int, str], str]:
+        """Where each temporary lies, and the bytes of all."""
+        layout, align = routine.layout, self.library.align
+        if not routine.program.sizes:
+            fixed, all_of_it = layout.place({}, align)
+            return {b.slot: str(at) for b, at in zip(layout.blocks, fixed, strict=True)}, str(all_of_it)
+        offsets: list[str] = []
+        ends: list[str] = []
+        sums: dict[tuple[str, str], str] = {}
+
+        def highest(blocks: Sequence[int]) -> str:
+            found = list(dict.fromkeys(ends[j] for j in blocks))
+            top = found[0] if found else "0"
+            for other in found[1:]:
+                top = f.maximum(top, other)
+            return top
+
+        for block, below in zip(layout.blocks, layout.below, strict=True):
+            at, size = highest(below), f.rounded(block.bytes, align)
+            offsets.append(at)
+            if (at, size) not in sums:
+                sums[at, size] = size if at == "0" else f.emit(f"add i64 {at}, {size}")
+            ends.append(sums[at, size])
+        return {b.slot: at for b, at in zip(layout.blocks, offsets, strict=True)}, highest(layout.top)
+
+    def _enter(self, f: _Function, routine: Routine, base: str, offsets: dict[int, str], scalar: Sequence[int]) -> None:
+        library, program = self.library, routine.program
+        slots = program.slots
+        step = 8 if self.word == "i64" else 4
+        table = f.alloca(f"[{max(1, len(slots))} x ptr]", 16)
+        values = f.alloca(f"[{max(1, len(program.sizes))} x i64]", 16)
+        for k, name in enumerate(program.sizes):
+            f.do(f"store i64 {f.symbols[name]}, ptr {f.at(values, k, 'i64')}, align 8")
+        places: dict[int, str] = dict(zip(program.inputs, (f"%in{k}" for k in range(len(routine.inputs))), strict=True))
+        weights = "@weights" if library.embed else f.at("%weights", HEAD)
+        for slot, key in program.variables:
+            kept = library.place_of(key)
+            places[slot] = f.at("%state", HEAD + kept.offset) if kept.in_state else f.at(weights, kept.offset)
+        for slot, data in program.constants:
+            places[slot] = f.at(weights, library.constant_at(data))
+        for slot, offset in offsets.items():
+            places[slot] = f.at(base, offset)
+        late: list[tuple[int, str]] = []  # outputs that the program keeps elsewhere: copied at the end
+        for k, slot in enumerate(program.outputs):
+            place = f"%out{k}"
+            if k in scalar:
+                spare = f.alloca("i64", 8)
+                absent = f.emit(f"icmp eq ptr {place}, null")
+                place = f.emit(f"select i1 {absent}, ptr {spare}, ptr {place}")
+            if slots[slot].kind == "output" and owner_of(program, slot) == slot and slot not in places:
+                places[slot] = place
+            else:
+                late.append((slot, place))
+        for slot in range(len(slots)):
+            owner = owner_of(program, slot)
+            if owner in places:
+                f.do(f"store ptr {places[owner]}, ptr {f.at(table, slot, 'ptr')}, align {step}")
+        parallel = "%threads" if library.threads else "null"
+        status = f.emit(f"call i32 @{program.entry}(ptr {table}, ptr {values}, ptr {parallel})")
+        for slot, place in late:
+            count = f.size(product(slots[slot].shape) * dtypes.named(slots[slot].dtype).bytes)
+            source = places[owner_of(program, slot)]
+            f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {place}, ptr {source}, i64 {count}, i1 false)")
+        f.do(f"ret i32 {status}")
+
+    def workspace_bytes(self) -> None:
+        library = self.library
+        names = list(library.sizes)
+        f = self.define("workspace_bytes", self.word, [f"{self.word} %size{k}" for k in range(len(names))])
+        self._sizes(f, names, names)
+        for n in names:  # for sizes that no function takes there is nothing to say
+            f.fail_if(f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}"), 0, self.word)
+        most = "0"
+        for routine in library.routines:
+            _, total = self._offsets(f, routine)
+            if total != "0":
+                room = f.emit(f"add i64 {total}, {library.align - 1}")
+                most = room if most == "0" else f.maximum(most, room)
+        if self.word == "i32" and most != "0":
+            most = f.emit(f"trunc i64 {most} to i32")
+        f.do(f"ret {self.word} {most}")
+        self.parts.append(f.text())
+
+    # ---- texts
+
+    def strings(self, name: str, value: str) -> None:
+        """A function that returns a constant text."""
+        f = self.define(name, "ptr", [])
+        f.do(f"ret ptr {self.constant(value)}")
+        self.parts.append(f.text())
+
+    def constant(self, value: str) -> str:
+        data = value.encode() + b"\0"
+        name = f"@text.{len(self.globals)}"
+        self.globals.append(f"{name} = private unnamed_addr constant {_bytes(data)}, align 1")
+        return name
+
+    def error_text(self) -> None:
+        f = self.define("error_text", "ptr", ["i32 %code"])
+        found = self.constant("not a code of this library")
+        for code, text in error_texts(self.library).items():
+            is_it = f.emit(f"icmp eq i32 %code, {code}")
+            found = f.emit(f"select i1 {is_it}, ptr {self.constant(text)}, ptr {found}")
+        f.do(f"ret ptr {found}")
+        self.parts.append(f.text())
+
+
+def _bytes(data: bytes) -> str:
+    """A constant array of bytes as LLVM spells it."""
+    kind = f"[{len(data)} x i8]"
+    return f"{kind} zeroinitializer" if not any(data) else f'{kind} c"\\{data.hex(chr(92))}"'
+
+
+def _share(word: str) -> str:
+    """Functions between a launch and the caller's threads: `<prefix>_threads` is {function, context}."""
+    narrow = "i64" if word == "i64" else "i32"
+    cut = "" if word == "i64" else "  %n = trunc i64 %extent to i32\n"
+    count = "%extent" if word == "i64" else "%n"
+    wide = ("  %b = zext i32 %begin to i64\n  %e = zext i32 %end to i64\n", "%b", "%e") if word == "i32" else (
+        "", "%begin", "%end")  # fmt: skip
+    step = 8 if word == "i64" else 4
+    return f"""\
+define internal void @gnomon.share(ptr %threads, ptr %kernel, ptr %buffers, ptr %sizes, i64 %extent, i64 %work) #0 {{
+entry:
+  %job = alloca [3 x ptr], align 16
+  %small = icmp slt i64 %work, {SHARED_WORK}
+  br i1 %small, label %alone, label %together
+alone:
+  call void %kernel(ptr %buffers, ptr %sizes, i64 0, i64 %extent)
+  ret void
+together:
+  store ptr %kernel, ptr %job, align {step}
+  %job1 = getelementptr ptr, ptr %job, i64 1
+  store ptr %buffers, ptr %job1, align {step}
+  %job2 = getelementptr ptr, ptr %job, i64 2
+  store ptr %sizes, ptr %job2, align {step}
+  %run = load ptr, ptr %threads, align {step}
+  %place = getelementptr ptr, ptr %threads, i64 1
+  %context = load ptr, ptr %place, align {step}
+{cut}  call void %run(ptr %context, ptr @gnomon.task, ptr %job, {narrow} {count})
+  ret void
+}}
+define internal void @gnomon.task(ptr %job, {narrow} %begin, {narrow} %end) #0 {{
+entry:
+  %kernel = load ptr, ptr %job, align {step}
+  %job1 = getelementptr ptr, ptr %job, i64 1
+  %buffers = load ptr, ptr %job1, align {step}
+  %job2 = getelementptr ptr, ptr %job, i64 2
+  %sizes = load ptr, ptr %job2, align {step}
+{wide[0]}  call void %kernel(ptr %buffers, ptr %sizes, i64 {wide[1]}, i64 {wide[2]})
+  ret void
+}}"""
+
+
+def modules(library: Library) -> tuple[list[str], list[str]]:
+    """The texts of all modules of a library, and the names it exports. Equal sources of programs are there once."""
+    functions = Functions(library)
+    own = functions.module()
+    texts: dict[str, str] = {}
+    for routine in library.routines:
+        for source in routine.program.sources:
+            text = source.text
+            if library.threads:
+                text = _through_share(text)
+            texts.setdefault(source.name, text)
+    return [own, *texts.values()], functions.exported
+
+
+def _through_share(text: str) -> str:
+    """An entry whose `parallel` is a caller's threads, not a function."""
+    call = "call void %parallel("
+    if call not in text:
+        return text
+    declaration = "declare void @gnomon.share(ptr, ptr, ptr, ptr, i64, i64)\n"
+    changed = text.replace(call, "call void @gnomon.share(ptr %parallel, ")
+    at = changed.index("define ")
+    return changed[:at] + declaration + changed[at:]

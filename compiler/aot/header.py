@@ -1,0 +1,144 @@
+"""The C header of a library."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from gnomon.compiler.aot.functions import error_texts
+from gnomon.compiler.aot.library import LARGEST, Argument, Library, Routine
+from gnomon.compiler.sizes import Dim
+
+CODES = ("OK", "POINTER", "SIZE", "WORKSPACE", "STATE", "DATA")
+
+
+def header(library: Library) -> str:
+    """The text of the header."""
+    upper = library.prefix.upper()
+    parts = [
+        _comment(
+            f"{library.prefix}: made by gnomon {library.version} from {library.model} for "
+            f"{library.target.triple}{f' ({library.target.cpu})' if library.target.cpu else ''}. Do not edit.",
+            "",
+            "The functions allocate nothing, keep nothing and start no threads. They may be called from several "
+            "threads at once, each with a workspace of its own. Arrays are row-major and do not overlap.",
+        ),
+        f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stddef.h>\n#include <stdint.h>\n",
+        '#ifdef __cplusplus\nextern "C" {\n#endif\n',
+        _constants(library),
+        _codes(library),
+    ]
+    if library.threads:
+        parts.append(_threads(library))
+    parts += [_workspace(library)]
+    parts += [_routine(library, r) for r in library.routines]
+    parts += [
+        _comment("What a code that a function returned means.")
+        + f"\nconst char *{library.prefix}_error_text(int code);\n",
+        _comment("The version of gnomon that made the library.") + f"\nconst char *{library.prefix}_version(void);\n",
+        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {upper}_H */\n",
+    ]
+    return "\n".join(parts)
+
+
+def _comment(*paragraphs: str) -> str:
+    lines: list[str] = []
+    for p in paragraphs:
+        lines += textwrap.wrap(p, 112) or [""] if not p.startswith("  ") else [p]
+    lines = [line.replace("*/", "* /") for line in lines]
+    if len(lines) == 1:
+        return f"/* {lines[0]} */"
+    return "\n".join([f"/* {lines[0]}", *(f" * {line}".rstrip() for line in lines[1:]), " */"])
+
+
+def _constants(library: Library) -> str:
+    upper = library.prefix.upper()
+    lines = []
+    for size in library.sizes:
+        most = library.most(size)
+        if most != LARGEST:
+            lines.append(f"#define {upper}_MAX_{size.upper()} {most} /* the largest `{size}` */")
+    greatest = library.greatest_workspace
+    if greatest is not None:
+        lines.append(f"#define {upper}_WORKSPACE_BYTES {greatest} /* a workspace that always suffices */")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _codes(library: Library) -> str:
+    upper = library.prefix.upper()
+    lines = []
+    for code, text in error_texts(library).items():
+        name = CODES[code] if code < len(CODES) else f"CHECK_{code}"
+        lines.append(f"    {upper}_{name} = {code}, /* {text.replace('*/', '* /')} */")
+    return "\n".join(["/* What functions return. */", "enum {", *lines, "};", ""])
+
+
+def _threads(library: Library) -> str:
+    p = library.prefix
+    text = _comment(
+        "How to share the work of a function among threads of your own.",
+        "`run` calls task(job, begin, end) for ranges that together are [0, count), on any threads at once, and "
+        "returns when all are done. Results do not depend on how it divides them. NULL for the whole: one thread.",
+    )
+    return "\n".join(
+        [
+            text,
+            f"typedef void (*{p}_task)(void *job, size_t begin, size_t end);",
+            "typedef struct {",
+            f"    void (*run)(void *pool, {p}_task task, void *job, size_t count);",
+            "    void *pool; /* handed to run */",
+            f"}} {p}_threads;",
+            "",
+        ]
+    )
+
+
+def _workspace(library: Library) -> str:
+    sizes = ", ".join(f"size_t {s}" for s in library.sizes) or "void"
+    text = _comment(
+        "Bytes of memory that a call needs while it runs; they may begin at any address."
+        + (" 0 for a size that is too large." if library.sizes else "")
+    )
+    return f"{text}\nsize_t {library.prefix}_workspace_bytes({sizes});\n"
+
+
+def _routine(library: Library, routine: Routine) -> str:
+    lines = [routine.what, ""]
+    width = max((len(a.name) for a in (*routine.inputs, *routine.outputs)), default=0)
+    for a in routine.inputs:
+        lines.append(f"  {a.name:{width}}  {_described(a)}")
+    for a in routine.outputs:
+        null = "" if a.shape else ", or NULL"
+        lines.append(f"  {a.name:{width}}  {_described(a)}, filled{null}")
+    lines.append("")
+    lines.append(f"Returns {library.prefix.upper()}_OK, or another code; then nothing was done.")
+    parameters = []
+    if not library.embed:
+        parameters.append("const void *weights")
+    if library.stateful:
+        parameters.append("void *state")
+    parameters += [f"const {a.c_type} *{a.name}" for a in routine.inputs]
+    parameters += [f"{a.c_type} *{a.name}" for a in routine.outputs]
+    parameters += [f"size_t {s}" for s in routine.program.sizes]
+    parameters += ["void *workspace", "size_t workspace_bytes"]
+    if library.threads:
+        parameters.append(f"const {library.prefix}_threads *threads")
+    return f"{_comment(*lines)}\n{_wrapped(f'int {library.prefix}_{routine.name}', parameters)}\n"
+
+
+def _wrapped(head: str, parameters: Sequence[str]) -> str:
+    one = f"{head}({', '.join(parameters)});"
+    if len(one) <= 120:
+        return one
+    return f"{head}(\n" + ",\n".join(f"    {p}" for p in parameters) + ");"
+
+
+def _described(a: Argument) -> str:
+    dims = "".join(f"[{_dim(d)}]" for d in a.shape)
+    label = f" ({a.label})" if a.label and a.label != a.name else ""
+    half = " (bits of IEEE half precision)" if a.dtype == "float16" else ""
+    return f"{a.c_type}{dims}{half}{label}"
+
+
+def _dim(d: Dim) -> str:
+    return str(d)

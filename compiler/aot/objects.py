@@ -1,0 +1,80 @@
+"""From the modules of a library to an object file, for any target that LLVM has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from gnomon.compiler.errors import CompileError
+from gnomon.compiler.targets import Target
+
+LEVEL = 2
+"""Of code generation, as in the process: a library for this machine computes the same bits."""
+
+PASSES = ("sroa", "ipsccp", "simplify_cfg", "global_dead_code_eliminate")
+"""Over the linked module: what is constant in a library (no threads, fixed sizes) leaves its entry functions."""
+
+
+@cache
+def binding() -> Any:
+    """llvmlite's binding, ready to generate code for every target."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm
+
+
+def machine(target: Target) -> Any:
+    """LLVM's machine for a target. A target without a cpu is this machine's own.
+
+    Raises CompileError if LLVM has no such target.
+    """
+    llvm = binding()
+    cpu, features = target.cpu, target.features
+    if not cpu:
+        cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    bare = re.search(r"-none-|wasm", target.triple) is not None
+    try:
+        return llvm.Target.from_triple(target.triple).create_target_machine(
+            cpu=cpu, features=features, opt=LEVEL, reloc="static" if bare else "pic", codemodel="default",
+            abiname="lp64d" if target.triple.startswith("riscv64") else "",
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise CompileError(f"LLVM cannot generate code for {target.triple!r}: {error}") from None
+
+
+def linked(texts: Sequence[str], exported: Sequence[str], target: Target) -> Any:
+    """The modules as one, in which only `exported` is seen from outside. Raises CompileError for a text that LLVM does
+    not take."""
+    llvm = binding()
+    made = machine(target)
+    layout = str(made.target_data)
+    context = llvm.create_context()
+    whole: Any = None
+    for text in texts:
+        try:
+            part = llvm.parse_assembly(text, context=context)
+        except RuntimeError as error:
+            raise CompileError(f"LLVM does not take a module of the library: {error}") from None
+        part.data_layout = layout
+        if whole is None:
+            whole = part
+        else:
+            whole.link_in(part)
+    keep = set(exported)
+    for function in whole.functions:
+        if not function.is_declaration and function.name not in keep:
+            function.linkage = "internal"
+    passes = llvm.create_new_module_pass_manager()
+    for name in PASSES:
+        getattr(passes, f"add_{name}_pass")()
+    passes.run(whole, llvm.create_pass_builder(made, llvm.create_pipeline_tuning_options(speed_level=0)))
+    return whole
+
+
+def compile_object(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
+    """The modules as one relocatable object file."""
+    return machine(target).emit_object(linked(texts, exported, target))

@@ -1,0 +1,233 @@
+"""Ahead of time: a model or a compiled function as a C library (`gnomon compile` on the command line).
+
+The same graph goes through the same compiler as in the process, for another target if wanted; what comes out is an
+object file and a header for C instead of code in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gnomon
+from gnomon.compiler import aot
+from gnomon.compiler.compile import Request
+from gnomon.compiler.compile import compile as compile_graph
+from gnomon.compiler.errors import ArgumentError, nearest
+from gnomon.compiler.graph import Node, TensorType
+from gnomon.compiler.ops.leaves import fresh_input, key_of
+from gnomon.compiler.program import Program
+from gnomon.compiler.resize import resize
+from gnomon.compiler.sizes import Dim, Symbol, substitute, symbols
+from gnomon.compiler.targets import Target
+from gnomon.functions import Function, Graph
+from gnomon.inspecting import _samples
+from gnomon.linking import shared_library
+from gnomon.models import Model
+from gnomon.models import data as adapters
+from gnomon.models.steps import _for_inputs, symbolic_data
+from gnomon.runtime.device import device
+from gnomon.saving.files import to_write, written_aside
+from gnomon.utils import tree
+from gnomon.variable import Variable, collecting_updates
+
+BATCH = "batch"
+"""The size that stands for the number of samples."""
+
+
+@dataclass
+class Traced:
+    """What becomes one C function: a graph with names for its arrays."""
+
+    name: str
+    what: str
+    graph: Graph
+    inputs: list[str]
+    outputs: list[str]
+
+
+def build(
+    source: Model | Function,
+    prefix: str,
+    target: Target | None = None,
+    batch: int | None = None,
+    max_batch: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    embed: bool = True,
+    threads: bool = False,
+) -> aot.Library:
+    """A library that runs a model or function.
+
+    source     a model, built, or a compiled function
+    prefix     of all names in C
+    target     this machine if left out
+    batch      the number of samples of each call; any if left out
+    max_batch  the largest number of samples, where any is allowed
+    sizes      values of other open sizes, by name
+    embed      whether the weights are inside; else they are a file of their own
+    threads    whether the functions can share their work among threads of the caller's
+
+    Raises ArgumentError for a size that there is not, CompileError for a layer that cannot be compiled so.
+    """
+    aot.check_prefix(prefix)
+    target = target or device("cpu").target()
+    fixed = dict(sizes or {})
+    if batch is not None:
+        fixed[BATCH] = batch
+    traced = _traced(source)
+    _check_sizes([t.graph for t in traced], fixed, {} if max_batch is None else {BATCH: max_batch})
+    variables = {key_of(v.node): v for t in traced for v in t.graph.variables}
+    routines: list[aot.Routine] = []
+    changed: set[int] = set()
+    for t in traced:
+        request = _fixed(t.graph, fixed)
+        program = compile_graph(request, target)
+        changed |= {key_of(p) for p, _ in request.updates}
+        routines.append(_routine(t, program, routines))
+    aot.check_steps(r.program for r in routines)
+    largest = {} if max_batch is None or batch is not None else {BATCH: max_batch}
+    return aot.Library(
+        prefix, f"{_kind(source)} {source.name!r}", gnomon.__version__, target, tuple(routines),
+        _stored(routines, variables, changed), embed, threads, largest,
+    )  # fmt: skip
+
+
+def can_build(source: Any) -> bool:
+    """Whether `source` is something that `build` takes."""
+    return isinstance(source, (Model, Function))
+
+
+def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str, int]:
+    """Write a library and its header. Returns the files with their sizes.
+
+    base     where, without an ending
+    kind     'obj', 'static' or 'shared'
+    ending   of the library: '.o', '.a', '.so' and the like
+    Both files are there when it returns, or neither has changed. Raises FileError if they cannot be written.
+    """
+    texts, exported = aot.modules(library)
+    content = aot.compile_object(texts, exported, library.target)
+    if kind == "static":
+        content = aot.archive(f"{base.name}.o", content, exported, "apple" in library.target.triple)
+    elif kind == "shared":
+        content = shared_library(content, exported, library.target, base.name + ending)
+    files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
+    return write_all(files)
+
+
+def write_all(files: Mapping[str, bytes]) -> dict[str, int]:
+    """Write files aside and rename them when all are there. Returns their sizes."""
+    paths = [to_write(file, Path(file).suffix, True) for file in files]
+    with ExitStack() as stack:
+        for path, content in zip(paths, files.values(), strict=True):
+            stack.enter_context(written_aside(path)).write_bytes(content)
+    return {file: len(content) for file, content in files.items()}
+
+
+def _kind(source: Model | Function) -> str:
+    return "model" if isinstance(source, Model) else "function"
+
+
+def _routine(traced: Traced, program: Program, before: Sequence[aot.Routine]) -> aot.Routine:
+    taken = {"state", "weights", "workspace", "workspace_bytes", "threads", *program.sizes}
+    inputs = aot.arguments_of(program, program.inputs, traced.inputs, taken)
+    outputs = aot.arguments_of(program, program.outputs, traced.outputs, taken)
+    return aot.Routine(traced.name, traced.what, program, inputs, outputs)
+
+
+def _stored(
+    routines: Sequence[aot.Routine], variables: Mapping[int, Variable], changed: set[int]
+) -> tuple[aot.Stored, ...]:
+    """The variables of all programs, then their constants."""
+    found: dict[Any, aot.Stored] = {}
+    for routine in routines:
+        slots = routine.program.slots
+        for slot, key in routine.program.variables:
+            if key not in found:
+                data = variables[key].numpy().tobytes()
+                shape = variables[key].buffer.shape
+                found[key] = aot.Stored(slots[slot].name, slots[slot].dtype, shape, data, key in changed, key)
+    for routine in routines:
+        for slot, data in routine.program.constants:
+            shape = tuple(d for d in routine.program.slots[slot].shape if isinstance(d, int))
+            found.setdefault(data, aot.Stored("constant", routine.program.slots[slot].dtype, shape, data))
+    return tuple(found.values())
+
+
+# ---- what to compile
+
+
+def _traced(source: Model | Function) -> list[Traced]:
+    if isinstance(source, Function):
+        if source.graph.repeat is not None:
+            raise ArgumentError(f"{source.name!r} repeats its graph: only a function without `repeat` can be compiled")
+        outputs = _output_names(source)
+        return [Traced("run", f"The function {source.name!r}.", source.graph, source.input_names, outputs)]
+    return [_prediction(source)]
+
+
+def _output_names(source: Function) -> list[str]:
+    form = source.graph.form
+    if isinstance(form, dict) and all(isinstance(v, int) for v in form.values()):
+        return [name for name, _ in sorted(form.items(), key=lambda item: item[1])]
+    count = len(source.graph.outputs)
+    return ["result"] if count == 1 else [f"result_{k}" for k in range(count)]
+
+
+def _prediction(model: Model) -> Traced:
+    """The model's forward pass."""
+    x = _samples(model, "predict")
+    model.build_for(x)
+    leaves, _, _ = symbolic_data(model, (x, None, None), BATCH)
+    with collecting_updates() as updates:
+        outputs = model.predict_step(adapters.pack(_for_inputs(model, leaves)))
+    model._clear_losses()
+    given = [t for t in tree.flatten(leaves) if t is not None]
+    graph = Graph.of(given, outputs, updates, None, f"{model.name}_predict", "ignore")
+    names = list(getattr(model, "output_names", ()) or ())
+    if len(names) != len(graph.outputs):
+        names = ["output"] if len(graph.outputs) == 1 else [f"output_{k + 1}" for k in range(len(graph.outputs))]
+    return Traced("run", f"The outputs of {model.name!r}.", graph, _input_names(model, given), names)
+
+
+def _input_names(model: Model, given: Sequence[Any]) -> list[str]:
+    names = list(getattr(model, "input_names", ()) or ())
+    return names if len(names) == len(given) else [t.name for t in given]
+
+
+# ---- sizes
+
+
+def _check_sizes(graphs: Sequence[Graph], fixed: Mapping[str, int], largest: Mapping[str, int]) -> None:
+    known = {s for g in graphs for leaf in g.inputs for d in leaf.shape for s in symbols(d)}
+    for name, value in (*fixed.items(), *largest.items()):
+        if name not in known:
+            has = f"Its open sizes are {', '.join(sorted(known))}." if known else "All its sizes are fixed."
+            raise ArgumentError(f"there is no size {name!r} to be set.{nearest(name, known) if known else ''} {has}")
+        if value < 1:
+            raise ArgumentError(f"the size {name!r} must be at least 1, got {value}")
+
+
+def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
+    """The graph with values for some of its sizes."""
+    inputs, outputs = list(graph.inputs), list(graph.outputs)
+    updates = [(v.node, node) for v, node in graph.updates.items()]
+
+    def settle(d: Dim) -> Dim:
+        return substitute(d, lambda a: values.get(a.name) if isinstance(a, Symbol) else None)
+
+    if any(symbols(d) & set(values) for leaf in inputs for d in leaf.shape):
+        leaves: dict[Node, Node] = {}
+        for leaf in inputs:
+            shape = tuple(map(settle, leaf.shape))
+            leaves[leaf] = fresh_input(leaf.op.name, TensorType(leaf.dtype, shape))  # type: ignore[attr-defined]
+        roots = resize([*outputs, *(value for _, value in updates)], dict(values), leaves)
+        inputs, outputs = [leaves[leaf] for leaf in inputs], roots[: len(outputs)]
+        updates = [(p, value) for (p, _), value in zip(updates, roots[len(outputs) :], strict=True)]
+    return Request(graph.name, inputs, outputs, updates)
+
+
+__all__ = ["build", "can_build", "write", "write_all"]

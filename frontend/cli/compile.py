@@ -1,0 +1,102 @@
+"""`gnomon compile`: a model or function as a C library."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gnomon.cli.finding import find
+from gnomon.cli.options import JSON, TARGET
+from gnomon.cli.printing import as_bytes, as_json, as_table
+
+FORMATS = {"obj": ".o", "static": ".a", "shared": ".so"}
+ENDINGS = {
+    ".o": "obj", ".obj": "obj", ".a": "static", ".lib": "static",
+    ".so": "shared", ".dylib": "shared", ".dll": "shared", ".wasm": "shared",
+}  # fmt: skip
+
+
+def _batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "any":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither 'any' nor a number of samples, at least 1")
+    return int(value)
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for value in values:
+        name, equals, number = value.partition("=")
+        if not (name and equals and number.isdecimal()):
+            raise click.BadParameter(f"{value!r} is not NAME=N, such as time=100")
+        found[name] = int(number)
+    return found
+
+
+@click.command("compile")
+@TARGET
+@click.option("-o", "--output", required=True, metavar="OUT", help="What to write: OUT.o, OUT.h and so on.")
+@click.option("-f", "--format", "kind", type=click.Choice(list(FORMATS)), help="What form; by OUT's ending.")
+@click.option("--name", metavar="PREFIX", help="What all names in C begin with; OUT's name if left out.")
+@click.option("--batch", default="any", show_default=True, metavar="N|any", callback=_batch, help="Samples of a call.")
+@click.option("--max-batch", type=click.IntRange(1), metavar="N", help="The most samples, where any are allowed.")
+@click.option("--size", "sizes", multiple=True, metavar="NAME=N", callback=_sizes, help="Fix another open size.")
+@click.option("--threads", is_flag=True, help="Functions can share work among threads of the caller's own.")
+@JSON
+def compile_command(
+    target: str,
+    output: str,
+    kind: str | None,
+    name: str | None,
+    batch: int | None,
+    max_batch: int | None,
+    sizes: dict[str, int],
+    threads: bool,
+    machine: bool,
+) -> None:
+    """Compile a model or function to a C library that depends on nothing.
+
+    \b
+    gnomon compile digits.keras -o digits.o              an object file, and digits.h
+    gnomon compile digits.keras -o build/digits.so       a shared library
+    gnomon compile train.py:model -o digits.a --batch 1  for one sample at a time
+    gnomon compile train.py:step -o step.o --name my     a compiled function; my_run(...)
+
+    The header says how its functions are called. They allocate nothing and keep nothing; the caller gives them memory
+    to work in.
+    """
+    from gnomon import ahead
+
+    path = Path(output)
+    kind = kind or ENDINGS.get(path.suffix, "obj")
+    base = path.with_suffix("") if path.suffix in ENDINGS else path
+    prefix = name or re.sub(r"\W", "_", base.name, flags=re.ASCII)
+    source = find(target)
+    if not ahead.can_build(source):
+        raise click.ClickException(f"{target} is of type {type(source).__name__}; compile takes a model or a function")
+    library = ahead.build(
+        source, prefix, batch=batch, max_batch=max_batch, sizes=sizes, threads=threads
+    )
+    ending = path.suffix if path.suffix in ENDINGS else FORMATS[kind]
+    written = ahead.write(library, base, kind, ending)
+    report(library, written, machine)
+
+
+def report(library: Any, written: dict[str, int], machine: bool) -> None:
+    """Print what was written."""
+    if machine:
+        workspace = library.greatest_workspace
+        click.echo(as_json({"files": written, "weights": len(library.weights), "workspace": workspace}))
+        return
+    rows = [(file, as_bytes(size)) for file, size in written.items()]
+    rows.append(("weights", as_bytes(len(library.weights))))
+    if library.greatest_workspace is not None:
+        rows.append(("workspace", as_bytes(library.greatest_workspace)))
+    click.echo(as_table(rows, right=(1,)))
+
+
+__all__ = ["compile_command"]

@@ -1,0 +1,189 @@
+"""Libraries for this machine, called from C: the bits of the process, and errors by code."""
+
+from __future__ import annotations
+
+import subprocess
+
+import numpy as np
+import pytest
+
+import gnomon
+from gnomon import ahead, layers, ops
+from gnomon.compiler import aot
+from gnomon.compiler.errors import ArgumentError
+from tests.aot.support import Built, compile_c, needs_cc
+
+
+def article() -> gnomon.Model:
+    """The article's network."""
+    gnomon.utils.set_random_seed(1)
+    pixels = gnomon.Input((784,), name="pixels")
+    hidden = layers.Dense(32, activation="relu", name="hidden")
+    classes = layers.Dense(10, activation="softmax", name="classes")
+    return gnomon.Sequential([pixels, hidden, classes], name="article")
+
+
+@pytest.fixture(scope="module")
+def model() -> gnomon.Model:
+    return article()
+
+
+@pytest.fixture(scope="module")
+def built(model, tmp_path_factory) -> Built:
+    return Built(tmp_path_factory.mktemp("article"), ahead.build(model, "article"))
+
+
+@needs_cc
+@pytest.mark.parametrize("batch", [1, 2, 7, 31, 32, 33, 128])
+def test_any_batch_gives_the_bits_of_the_process(built, model, batch):
+    x = np.random.default_rng(batch).normal(size=(batch, 784)).astype("float32")
+    (found,) = built([x], {"batch": batch})
+    np.testing.assert_array_equal(found, model.predict(x, verbose=0))
+
+
+@needs_cc
+def test_no_rows_are_no_error(built):
+    (found,) = built([np.empty((0, 784), "float32")], {"batch": 0})
+    assert found.shape == (0, 10)
+
+
+@needs_cc
+def test_nothing_is_needed_and_little_exported(built, tmp_path):
+    names = subprocess.run(["nm", str(built.program.parent / "article.o")], capture_output=True, text=True, check=True)
+    kinds = [line.split()[-2:] for line in names.stdout.splitlines()]
+    assert [name for kind, name in kinds if kind == "U"] == []
+    exported = {name for kind, name in kinds if kind.isupper()}
+    assert exported == {f"article_{name}" for name in ("run", "workspace_bytes", "error_text", "version")}
+    assert (built.program.parent / "article.o").stat().st_size < 130_000
+
+
+@needs_cc
+@pytest.mark.parametrize("kind, ending", [("static", ".a"), ("shared", ".so")])
+def test_static_and_shared_libraries(model, tmp_path, kind, ending):
+    ahead.write(ahead.build(model, "article", batch=3), tmp_path / "libarticle", kind, ending)
+    (tmp_path / "libarticle.h").rename(tmp_path / "article.h")
+    source = """
+        #include "article.h"
+        #include <stdio.h>
+        int main(void) {
+            static float pixels[3][784], classes[3][10];
+            static unsigned char workspace[ARTICLE_WORKSPACE_BYTES];
+            for (int i = 0; i < 784; i++) pixels[1][i] = 0.5f;
+            int code = article_run(pixels[0], classes[0], workspace, sizeof workspace);
+            printf("%d %.9g %s", code, (double)classes[1][4], article_version());
+            return 0;
+        }
+    """
+    program = compile_c(tmp_path, source, "-L.", "-larticle", "-Wl,-rpath,$ORIGIN")
+    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
+    x = np.zeros((3, 784), "float32")
+    x[1] = 0.5
+    assert printed[0] == "0"
+    assert np.float32(printed[1]) == model.predict(x, verbose=0)[1, 4]
+    assert printed[2] == gnomon.__version__
+
+
+@needs_cc
+def test_errors_are_codes_with_texts(model, tmp_path):
+    ahead.write(ahead.build(model, "article", max_batch=8), tmp_path / "article", "obj", ".o")
+    source = """
+        #include "article.h"
+        #include <stdio.h>
+        #include <string.h>
+        int main(void) {
+            static float x[8 * 784], y[80];
+            static unsigned char w[ARTICLE_WORKSPACE_BYTES];
+            printf("%s\\n", article_error_text(article_run(x, y, ARTICLE_MAX_BATCH, w, sizeof w)));
+            printf("%s\\n", article_error_text(article_run(NULL, y, 1, w, sizeof w)));
+            printf("%s\\n", article_error_text(article_run(x, y, 9, w, sizeof w)));
+            printf("%s\\n", article_error_text(article_run(x, y, (size_t)-1, w, sizeof w)));
+            printf("%s\\n", article_error_text(article_run(x, y, 8, w, article_workspace_bytes(8) - 1)));
+            printf("%s\\n", article_error_text(article_run(x, y, 8, NULL, sizeof w)));
+            printf("%s\\n", article_error_text(77));
+            printf("%d\\n", (int)article_workspace_bytes(9));
+            return strcmp(article_error_text(ARTICLE_OK), "all right");
+        }
+    """
+    program = compile_c(tmp_path, source, "article.o")
+    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
+    large, small = "a size is larger than this library allows", "the workspace is too small"
+    assert printed == ["all right", "a pointer is NULL", large, large, small, small, "not a code of this library", "0"]
+
+
+@needs_cc
+def test_a_function_with_several_arrays_and_sizes(tmp_path):
+    a, b, n = gnomon.fmatrix("a"), gnomon.dvector("double"), gnomon.lscalar("n")
+    f = gnomon.function([a, b, n], {"sum": ops.sum(a), "each": ops.cast(a, "float64") * b + n}, name="odd")
+    run = Built(tmp_path, ahead.build(f, "odd"))
+    assert [x.name for x in run.routine.inputs] == ["a", "double_", "n"]
+    x, y = np.random.default_rng(0).normal(size=(3, 5)).astype("float32"), np.arange(5.0)
+    total, each = run([x, y, np.array(7)], {"a_0": 3, "a_1": 5, "double_0": 5})
+    wanted = f(x, y, np.array(7))
+    np.testing.assert_array_equal(total, wanted["sum"])
+    np.testing.assert_array_equal(each, wanted["each"])
+
+
+@needs_cc
+def test_the_checks_of_a_program_have_codes(tmp_path):
+    a, b = gnomon.fvector("a"), gnomon.fvector("b")
+    run = Built(tmp_path, ahead.build(gnomon.function([a, b], ops.sum(a * b), name="dot"), "dot"))
+    x = np.ones(4, "float32")
+    assert run([x, x], {"a_0": 4, "b_0": 4})[0] == 4
+    code, text, _ = run.attempt([x, x[:3]], {"a_0": 4, "b_0": 3})
+    assert code >= 16
+    assert "must be equal" in text
+
+
+def test_a_layout_never_lets_live_blocks_overlap():
+    from gnomon.compiler.aot.layout import Block, arrange
+    from gnomon.compiler.sizes import maximum, symbol
+
+    rng = np.random.default_rng(3)
+    n, m = symbol("n"), symbol("m")
+    for _ in range(30):
+        blocks = []
+        for k in range(rng.integers(1, 25)):
+            first = int(rng.integers(0, 10))
+            amount = [8 * n, 100, m * n, maximum(m, n) * 4, n // 3 * 64, 0][rng.integers(6)]
+            blocks.append(Block(k, amount, first, first + int(rng.integers(0, 5))))
+        layout = arrange(blocks, {"n": 16, "m": 16})
+        assert sorted(b.slot for b in layout.blocks) == list(range(len(blocks)))
+        for sizes in ({"n": 1, "m": 1000}, {"n": 16, "m": 16}, {"n": 999, "m": 2}, {"n": 0, "m": 0}):
+            offsets, total = layout.place(sizes, 64)
+            from gnomon.compiler.sizes import evaluate
+
+            spans = [(at, at + evaluate(b.bytes, sizes), b) for at, b in zip(offsets, layout.blocks, strict=True)]
+            for k, (low, high, b) in enumerate(spans):
+                assert low % 64 == 0
+                assert high <= total
+                for other_low, other_high, other in spans[:k]:
+                    if not (other.last < b.first or other.first > b.last):
+                        assert high <= other_low or other_high <= low or low == high or other_low == other_high
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"sizes": {"bach": 3}}, "there is no size 'bach' to be set. Did you mean 'batch'?"),
+        ({"batch": 0}, "the size 'batch' must be at least 1, got 0"),
+        ({"max_batch": -1}, "the size 'batch' must be at least 1"),
+    ],
+)
+def test_sizes_that_there_are_not(model, options, message):
+    with pytest.raises(ArgumentError, match=message.replace("?", r"\?")):
+        ahead.build(model, "article", **options)
+
+
+def test_prefixes_are_names_in_c(model):
+    with pytest.raises(ArgumentError, match="'3d' cannot begin a name in C: .* such as 'd'"):
+        ahead.build(model, "3d")
+
+
+def test_the_same_model_gives_the_same_bytes(model):
+    made = []
+    for _ in range(2):
+        library = ahead.build(article(), "article", batch=2)
+        texts, exported = aot.modules(library)
+        made.append((aot.compile_object(texts, exported, library.target), aot.header(library)))
+    assert made[0] == made[1]
+    assert b"/work" not in made[0][0]
