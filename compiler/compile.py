@@ -11,15 +11,31 @@ from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower, lower_op
+from gnomon.compiler.lowering import loops
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowProgram, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups, ordered
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
 from gnomon.compiler.ops.leaves import Array, Input, Parameter, key_of
+from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
-from gnomon.compiler.program import Branch, Check, Copy, Launch, Program, Repeat, Slot, Source, Step
+from gnomon.compiler.program import (
+    Branch,
+    Changed,
+    Check,
+    Copy,
+    Launch,
+    Prepare,
+    Program,
+    Repeat,
+    Slot,
+    Source,
+    Step,
+    all_steps,
+    lifetimes,
+)
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render.entry import render_entry
 from gnomon.compiler.sizes import Dim, Size, Symbol, maximum, non_negative, product, symbol
@@ -35,6 +51,7 @@ class Request:
     updates    (parameter, new value) pairs: all values are computed from the old state, then stored
     repeat     (counter, count): run the whole graph `count` times, `counter` (a leaf, int64) being 0, 1, 2 …; outputs
                are those of the last round
+    prepare    keep what depends on nothing but variables and constants from call to call, until a variable changes
     """
 
     name: str
@@ -42,6 +59,7 @@ class Request:
     outputs: Sequence[Node]
     updates: Sequence[tuple[Node, Node]] = ()
     repeat: tuple[Node, Dim] | None = None
+    prepare: bool = False
 
 
 @dataclass
@@ -97,6 +115,8 @@ class _Plan:
         self.slots: list[Slot] = []
         self.slot_of: dict[Node, int] = {}  # where a node's value is
         self.steps: list[Step] = []
+        self.preparing: list[Step] = []  # steps whose results are kept from call to call
+        self.clock = -1
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
         self.readers = self._readers()
@@ -115,6 +135,7 @@ class _Plan:
                 self.constants.append((self._leaf(n, "constant"), n.op.data))
             elif isinstance(n.op, Input) and n not in self.slot_of:
                 raise CompileError(f"{request.name}: {n!r} is not among the inputs")
+        self.fixed = self._fixed()
         self.output_slots: list[int] = []
         self.late: list[Copy] = []  # what is copied when all kernels have run
         for k, n in enumerate(outputs):
@@ -138,6 +159,36 @@ class _Plan:
         slot = self._slot(getattr(leaf.op, "name", "constant"), leaf.type, kind)
         self._give(leaf, slot)
         return slot
+
+    def _fixed(self) -> set[Node]:
+        """Nodes whose values change only when variables that this program does not write do."""
+        if not self.request.prepare:
+            return set()
+        written = {p for p, _ in self.updates}
+        fixed: set[Node] = set()
+        for n in self.nodes:
+            if not isinstance(n.type, TensorType) or not all(isinstance(d, int) for d in n.shape):
+                continue
+            if isinstance(n.op, (Parameter, Array)):
+                if n not in written:
+                    fixed.add(n)
+            elif n.inputs and all(x in fixed for x in n.inputs):
+                fixed.add(n)
+        return fixed
+
+    def _is_kept(self, node: Node) -> bool:
+        """Whether what a node's slot holds stays from call to call."""
+        slot = self.slot_of.get(node)
+        return slot is not None and node in self.fixed and self.slots[slot].kind in ("variable", "constant", "kept")
+
+    def _stays(self, group: Group) -> bool:
+        """Whether what a group computes is kept from call to call: it reads only what is, and nobody outside sees it."""
+        for m in group.members:
+            if m not in self.fixed or m in self.slot_of:
+                return False
+            if not all(x in group.members or self._is_kept(x) for x in self.accesses.of(m)):
+                return False
+        return True
 
     def _readers(self) -> dict[Node, set[Group]]:
         """Groups that read each member or external."""
@@ -188,10 +239,10 @@ class _Plan:
                 g.after |= before - {g.number}
         return True
 
-    def _memory(self, node: Node) -> None:
+    def _memory(self, node: Node, kind: str = "temporary") -> None:
         """Give memory to a node that other kernels or the caller read, if it has none."""
         if node not in self.slot_of:
-            self._give(node, self._slot(f"t{len(self.slots)}", node.type, "temporary"))
+            self._give(node, self._slot(f"t{len(self.slots)}", node.type, kind))
 
     # ---- lowering
 
@@ -200,6 +251,8 @@ class _Plan:
             (node,) = group.members
             if isinstance(node.op, Cond):
                 self._branch(node, target, stages)
+            elif isinstance(node.op, Scan):
+                loops.lower_loop(self, node, target, stages)
             elif node.op.has_kernel:
                 self._memory(node)
                 names = self._names(group)
@@ -208,9 +261,10 @@ class _Plan:
             elif not isinstance(node.op, Item):
                 raise CompileError(f"{self.request.name}: {node!r} has no element rule and no kernel")
             return
+        kept = self._stays(group)
         for m in group.members:
             if any(g is not group for g in self.readers.get(m, ())):
-                self._memory(m)
+                self._memory(m, "kept" if kept else "temporary")
         while True:
             names = self._names(group)
             overwritten = {p: v for p, v in self.updates if v in names and self.slot_of[v] == self.slot_of[p]}
@@ -218,16 +272,20 @@ class _Plan:
                 rows = emit(group, names, self.stored, overwritten)
                 break
             except NeedsMemory as need:
-                self._memory(need.node)
+                self._memory(need.node, "kept" if kept else "temporary")
             except OverwritesTooSoon as early:  # the new value is kept apart, and copied when all has run
                 value = early.value
                 self._give(value, self._slot(f"t{len(self.slots)}", value.type, "temporary"))
                 self.late += [Copy(self.slot_of[value], self.slot_of[p]) for p, v in overwritten.items() if v is value]
         label = label_of(group)
         stages.rows.append((label, rows))
-        self._launches(group, names, lower(rows, group.contract is not None, target, label), stages)
+        constant = frozenset(b.name for n, b in names.items() if self._is_kept(n))
+        code = lower(rows, group.contract is not None, target, label, constant)
+        self._launches(group, names, code, stages, kept)
 
-    def _launches(self, group: Group, names: dict[Node, Buffer], code: Sequence[Code], stages: Stages) -> None:
+    def _launches(
+        self, group: Group, names: dict[Node, Buffer], code: Sequence[Code], stages: Stages, kept: bool = False
+    ) -> None:
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {b.name: self.slot_of[n] for n, b in names.items()}
         read = dict.fromkeys(x for m in group.members for x in self.accesses.of(m) if x not in group.members)
@@ -239,9 +297,11 @@ class _Plan:
             )
         )
         for made in code:
+            early = kept or made.piece.early
             for b in made.piece.scratch:
-                slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), "temporary")
-            self._launch(made, slot_by_buffer, layers, group, stages)
+                kind = "kept" if early else "temporary"
+                slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), kind)
+            self._launch(made, slot_by_buffer, layers, group, stages, early)
 
     def _names(self, group: Group) -> dict[Node, Buffer]:
         """Buffers of what a group reads and of those of its members that have memory, named by their place in the
@@ -293,7 +353,7 @@ class _Plan:
             self.steps, self.stored, self.groups, self.of, self.readers, self.accesses = outer
         self.steps.append(Branch(condition, *sides))
 
-    def _launch(self, made: Code, slot_by_buffer, layers, group: Group, stages: Stages) -> None:
+    def _launch(self, made: Code, slot_by_buffer, layers, group: Group, stages: Stages, early: bool) -> None:
         name, kernel = made.source.name, made.kernel
         if name not in self.sources:
             self.sources[name] = made.source
@@ -306,7 +366,7 @@ class _Plan:
         sizes = tuple(symbol(s) for s in made.sizes)
         extent = made.piece.extent
         launch = Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
-        self.steps.append(launch)
+        (self.preparing if early else self.steps).append(launch)
         stages.lowered[-1].launches.append(launch)
 
     # ---- the whole
@@ -317,10 +377,12 @@ class _Plan:
         if request.repeat is not None:
             counter, count = request.repeat
             steps = [Repeat(count, self.slot_of[counter], tuple(steps))]
-            slots = [replace(s, first=0, last=0) if s.kind == "temporary" else s for s in self.slots]
-            slots = self._lifetimes(slots, steps[0].steps)  # type: ignore[union-attr]  # the Repeat just made
-        else:
-            slots = self._lifetimes(self.slots, steps)
+        steps = [*self._prepared(), *steps, *self._changed()]
+        lives = lifetimes(self.slots, steps)
+        slots = [
+            replace(s, first=lives.get(k, (0, 0))[0], last=lives.get(k, (0, 0))[1]) if s.kind == "temporary" else s
+            for k, s in enumerate(self.slots)
+        ]
         names, bindings = self._bindings()
         sources, entry = self._sources(steps, slots, names, target)
         return Program(
@@ -340,6 +402,22 @@ class _Plan:
             {name: k.text() for name, k in stages.kernels.items()},
         )
 
+    def _prepared(self) -> list[Step]:
+        """The step that renews what is kept from call to call."""
+        if not self.preparing:
+            return []
+        clock, seen = self._clock(), self._slot("seen", TensorType("int64", ()), "kept")
+        return [Prepare(clock, seen, tuple(self.preparing))]
+
+    def _changed(self) -> list[Step]:
+        """The step that tells other programs that variables have changed."""
+        return [Changed(self._clock())] if self.request.prepare and self.updates else []
+
+    def _clock(self) -> int:
+        if self.clock < 0:
+            self.clock = self._slot("clock", TensorType("int64", ()), "clock")
+        return self.clock
+
     def _sources(self, steps, slots, names, target: Target) -> tuple[tuple[Source, ...], str]:
         """The program's text, and the name of its entry function. CUDA has none: the runtime launches the kernels."""
         if target.kind == "cuda":
@@ -351,22 +429,6 @@ class _Plan:
         entry = f"{entry}_{digest.hexdigest()[:16]}"
         source = Source(entry, text.replace("@ENTRY(", f"@{entry}("), (entry,))
         return (*self.sources.values(), source), entry
-
-    def _lifetimes(self, slots: list[Slot], steps: Sequence[Step]) -> list[Slot]:
-        """First and last step of every temporary. Inside a Repeat each round starts afresh, so the same holds there."""
-        first: dict[int, int] = {}
-        last: dict[int, int] = {}
-        for k, s in enumerate(steps):
-            for slot in touched(s):
-                first.setdefault(slot, k)
-                last[slot] = k
-        if self.request.repeat is not None:
-            counter = self.slot_of[self.request.repeat[0]]
-            first[counter], last[counter] = 0, max(0, len(steps) - 1)
-        return [
-            replace(s, first=first.get(k, 0), last=last.get(k, 0)) if s.kind == "temporary" else s
-            for k, s in enumerate(slots)
-        ]
 
     def _bindings(self) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
         """Each named size and the input axis it is read from. Raises CompileError for one that no input has."""
@@ -387,8 +449,9 @@ class _Plan:
             for d in (*step.sizes, step.extent)
             for s in symbols(d)
         }
-        if self.request.repeat is not None:
-            used |= symbols(self.request.repeat[1])
+        counts = [step.count for step in all_steps(self.steps) if isinstance(step, Repeat) and step.count is not None]
+        counts += [] if self.request.repeat is None else [self.request.repeat[1]]
+        used |= {s for d in counts for s in symbols(d)}
         for s in used - set(found):
             raise CompileError(
                 f"{self.request.name}: no input tells the size {s!r}: some input must have an axis of just that size"
@@ -448,30 +511,6 @@ def _needed(node: Node, runs: Dim) -> list[tuple[Dim, Dim]]:
 def _one_if_any(count: Dim) -> Dim:
     """1 if `count` is above 0."""
     return 1 - maximum(0, 1 - count)
-
-
-def touched(step: Step) -> list[int]:
-    match step:
-        case Launch():
-            return list(step.buffers)
-        case Copy():
-            return [step.source, step.target]
-        case Repeat():
-            return [step.counter, *(x for s in step.steps for x in touched(s))]
-        case Branch():
-            return [step.condition, *(x for s in (*step.then, *step.orelse) for x in touched(s))]
-    raise AssertionError(step)
-
-
-def all_steps(steps: Sequence[Step]) -> list[Step]:
-    found: list[Step] = []
-    for s in steps:
-        found.append(s)
-        if isinstance(s, Repeat):
-            found += all_steps(s.steps)
-        elif isinstance(s, Branch):
-            found += all_steps((*s.then, *s.orelse))
-    return found
 
 
 def label_of(group: Group) -> str:

@@ -41,10 +41,16 @@ class Code:
 _known: OrderedDict[tuple, tuple[Code, ...]] = OrderedDict()
 
 
-def lower(rows: RowProgram, is_product: bool, target: Target, label: str) -> tuple[Code, ...]:
-    """The kernels that run a row program, in order. `is_product`: it has the form of a product of some size."""
-    key = (repr(rows), rows.reads, rows.writes, rows.scratch, is_product, target, label)
-    return _once(key, target, lambda: _scheduled(rows, is_product, target, label))
+def lower(
+    rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str] = frozenset()
+) -> tuple[Code, ...]:
+    """The kernels that run a row program, in order.
+
+    is_product   it has the form of a product of some size
+    constant     names of buffers that are the same from call to call: what is packed of them is kept
+    """
+    key = (repr(rows), rows.reads, rows.writes, rows.scratch, is_product, target, label, constant)
+    return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant))
 
 
 def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code, ...]:
@@ -64,8 +70,10 @@ def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece]]) -> 
     return made
 
 
-def _scheduled(rows: RowProgram, is_product: bool, target: Target, label: str) -> Sequence[Piece]:
-    pieces = contraction.kernels(rows, target, label) if is_product and target.kind != "cuda" else None
+def _scheduled(
+    rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str]
+) -> Sequence[Piece]:
+    pieces = contraction.kernels(rows, target, label, constant) if is_product and target.kind != "cuda" else None
     if pieces is None:
         policy = cuda if target.kind == "cuda" else cpu
         kernel, extent = policy.kernel(rows, target, label)

@@ -15,7 +15,8 @@ How generated code is entered (CPU):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from gnomon.compiler.sizes import Dim
 
@@ -24,9 +25,11 @@ from gnomon.compiler.sizes import Dim
 class Slot:
     """An array of the program.
 
-    kind   input | output | variable | constant | temporary
-    first, last   indices of the first and last top-level step that touches a temporary: its lifetime
+    kind   input | output | variable | constant | temporary | kept (the executable's own from call to call, zeroed at
+           first) | clock (one int64 of the whole process, which counts changes of variables from 1 on) | view
+    first, last   numbers of the first and last step during which a temporary is needed (see `numbered`)
     alias  the slot whose memory this one is (an output that is an updated variable), or -1
+    row    of a view: which part of `alias` it is
     """
 
     name: str
@@ -36,6 +39,25 @@ class Slot:
     first: int = -1
     last: int = -1
     alias: int = -1
+    row: Row | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A view is one element along the first axis of another slot; which one is seen whenever it is used.
+
+    counter   the slot whose value (int64) is the number of the row
+    shift     is added to it
+    rows      a row is outside unless its number is below this; None: there are always enough
+    edge      the slot that the view is where its row is outside (below 0 too), or -1
+    ring      the number is taken modulo this, if it is not 0: after `edge` has been looked at
+    """
+
+    counter: int
+    shift: Dim = 0
+    rows: Dim | None = None
+    edge: int = -1
+    ring: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,14 +94,24 @@ class Copy:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Run `steps` `count` times; before each, slot `counter` (int64, a scalar) holds 0, 1, 2…  A negative `until` means
-    no early end; else stop after the round in which that bool slot became true. `reverse` counts down."""
+    """Run `steps` `count` times; before each, slot `counter` (int64, a scalar) holds 0, 1, 2…, and after the last what it
+    would hold next.
 
-    count: Dim
+    until    slot (bool): stop after the round in which it became true; -1: no early end
+    reverse  count down to 0
+    round    slot (int64, a scalar) that counts up in any case, so that it holds in the end how many rounds there were
+    limit    slot (int64, a scalar): do at most so many rounds. `count` may then be None, and with `until`: without end
+    kept     temporaries that one round leaves for the next
+    """
+
+    count: Dim | None
     counter: int
     steps: tuple[Step, ...]
     until: int = -1
     reverse: bool = False
+    round: int = -1
+    limit: int = -1
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +124,13 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Clear:
+    """Set all bits of slot `target` to 0."""
+
+    target: int
+
+
+@dataclass(frozen=True)
 class Library:
     """A call of a library routine (LAPACK and the like) by name, run by the device on slots."""
 
@@ -100,7 +139,123 @@ class Library:
     outputs: tuple[int, ...]
 
 
-Step = Launch | Copy | Repeat | Branch | Library
+@dataclass(frozen=True)
+class Prepare:
+    """Run `steps` if variables may have changed since they last ran: if slot `clock` is below 0, for some may change at
+    any time, or differs from the kept slot `seen`, which then becomes equal. What they compute, in kept slots, depends on nothing but variables and constants."""
+
+    clock: int
+    seen: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Variables have changed: slot `clock` is one more."""
+
+    clock: int
+
+
+Step = Launch | Copy | Clear | Repeat | Branch | Library | Prepare | Changed
+
+
+def parts(step: Step) -> tuple[Step, ...]:
+    """The steps inside a step."""
+    match step:
+        case Repeat() | Prepare():
+            return step.steps
+        case Branch():
+            return (*step.then, *step.orelse)
+    return ()
+
+
+def all_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    """Steps and those inside them."""
+    for s in steps:
+        yield s
+        yield from all_steps(parts(s))
+
+
+def touched(step: Step) -> Iterator[int]:
+    """The slots that a step and those inside it read or write."""
+    match step:
+        case Launch():
+            yield from step.buffers
+        case Copy():
+            yield from (step.source, step.target)
+        case Library():
+            yield from (*step.inputs, *step.outputs)
+        case Clear():
+            yield step.target
+        case Repeat():
+            yield step.counter
+            yield from (slot for slot in (step.until, step.round, step.limit) if slot >= 0)
+        case Branch():
+            yield step.condition
+        case Prepare():
+            yield from (step.clock, step.seen)
+        case Changed():
+            yield step.clock
+    for s in parts(step):
+        yield from touched(s)
+
+
+def numbered(steps: Sequence[Step], number: int = 0) -> Iterator[tuple[int, int, Step]]:
+    """(number, number of its last part, step) of all steps and those inside them, in the order they are written."""
+    for s in steps:
+        inside = list(numbered(parts(s), number + 1))
+        last = max((n for n, _, _ in inside), default=number)
+        yield number, last, s
+        yield from inside
+        number = last + 1
+
+
+def own(step: Step) -> Iterator[int]:
+    """The slots that a step itself uses, without those that only steps inside it do."""
+    yield from touched(replace(step, steps=()) if isinstance(step, (Repeat, Prepare)) else
+                       replace(step, then=(), orelse=()) if isinstance(step, Branch) else step)  # fmt: skip
+
+
+def memory_of(slots: Sequence[Slot], slot: int) -> Iterator[int]:
+    """The slots that have the memory that a slot may be or needs to be found: itself, unless it is a view or alias."""
+    s = slots[slot]
+    if s.alias < 0:
+        yield slot
+        return
+    yield from memory_of(slots, s.alias)
+    if s.row is not None:
+        yield from memory_of(slots, s.row.counter)
+        if s.row.edge >= 0:
+            yield from memory_of(slots, s.row.edge)
+
+
+def lifetimes(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, tuple[int, int]]:
+    """Numbers of the first and last step during which what a slot holds is needed, of all that steps use.
+
+    What is used inside a loop and outside it, and what one round leaves for the next, is needed for as long as it runs;
+    the rest is made anew in each round.
+    """
+    found: dict[int, tuple[int, int]] = {}
+
+    def use(slot: int, first: int, last: int) -> None:
+        for k in memory_of(slots, slot):
+            before = found.get(k, (first, last))
+            found[k] = min(first, before[0]), max(last, before[1])
+
+    order = list(numbered(steps))
+    for number, _, step in order:
+        for slot in own(step):
+            use(slot, number, number)
+    loops = [(number, last, step) for number, last, step in order if isinstance(step, Repeat)]
+    for number, last, loop in reversed(loops):  # inner ones first
+        for slot in (loop.counter, loop.round, *loop.kept):
+            if slot >= 0:
+                use(slot, number, last)
+        for slot, (first, end) in list(found.items()):
+            crosses = first < number <= end or first <= last < end
+            if crosses:
+                found[slot] = min(first, number), max(end, last)
+    return found
 
 
 @dataclass(frozen=True)

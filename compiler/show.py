@@ -141,12 +141,22 @@ def program_text(program: p.Program) -> str:
     keys = dict(program.variables)
     for i, s in enumerate(slots):
         live = f" live {s.first}..{s.last}" if s.kind == "temporary" else ""
-        alias = f" is {slots[s.alias].name}" if s.alias >= 0 else ""
+        alias = f" is {_part(slots, s)}" if s.alias >= 0 else ""
         variable = f" #{list(keys).index(i)}" if i in keys else ""
         lines.append(f"  {s.kind}{variable} {s.name}: {TensorType(s.dtype, s.shape)}{live}{alias}")
     lines += _step_lines(program, program.steps, 1)
     lines.append("  return " + ", ".join(slots[i].name for i in program.outputs))
     return "\n".join(lines)
+
+
+def _part(slots: tuple[p.Slot, ...], slot: p.Slot) -> str:
+    """What memory an alias or a view is."""
+    of, row = slots[slot.alias].name, slot.row
+    if row is None:
+        return of
+    place = slots[row.counter].name + ("" if row.shift == 0 else f" + ({row.shift})")
+    edge = f", or {slots[row.edge].name}" if row.edge >= 0 else ""
+    return f"{of}[{place}{f' modulo {row.ring}' if row.ring else ''}]{edge}"
 
 
 def diff(before: str, after: str, names: tuple[str, str] = ("before", "after"), context: int = 3) -> str:
@@ -274,7 +284,7 @@ def _program_view(program: p.Program) -> View:
     entries: list[Entry] = []
     last: dict[int, int] = {}
     for step in program.steps:
-        touched = {_memory(program, s) for s in _touched(step)}
+        touched = {_memory(program, s) for s in p.touched(step)}
         lines = _step_lines(program, (step,), 0)
         layers = tuple(Origin(layer, "", 0) for layer in getattr(step, "layers", ()))
         before = tuple(sorted({last[s] for s in touched if s in last}))
@@ -289,22 +299,6 @@ def _memory(program: p.Program, slot: int) -> int:
     while program.slots[slot].alias >= 0:
         slot = program.slots[slot].alias
     return slot
-
-
-def _touched(step: p.Step) -> tuple[int, ...]:
-    match step:
-        case p.Launch():
-            return step.buffers
-        case p.Copy():
-            return step.source, step.target
-        case p.Library():
-            return step.inputs + step.outputs
-        case p.Repeat():
-            ends = (step.until,) if step.until >= 0 else ()
-            return (step.counter, *ends, *(s for inner in step.steps for s in _touched(inner)))
-        case p.Branch():
-            return (step.condition, *(s for inner in step.then + step.orelse for s in _touched(inner)))
-    return ()
 
 
 def _step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int) -> list[str]:
@@ -323,12 +317,17 @@ def _step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int) -> li
                 lines.append(f"{pad}launch {step.kernel}({names(step.buffers)}{sizes}) x {step.extent}{made}")
             case p.Copy():
                 lines.append(f"{pad}copy {names([step.target])} = {names([step.source])}")
+            case p.Clear():
+                lines.append(f"{pad}clear {names([step.target])}")
             case p.Library():
                 lines.append(f"{pad}library {names(step.outputs)} = {step.name}({names(step.inputs)})")
             case p.Repeat():
                 until = f" until {names([step.until])}" if step.until >= 0 else ""
                 down = " down" if step.reverse else ""
-                lines.append(f"{pad}repeat {names([step.counter])} < {step.count}{down}{until}:")
+                limits = [str(step.count)] if step.count is not None else []
+                limits += [names([step.limit])] if step.limit >= 0 else []
+                count = f" < {' and '.join(limits)}" if limits else ""
+                lines.append(f"{pad}repeat {names([step.counter])}{count}{down}{until}:")
                 lines += _step_lines(program, step.steps, depth + 1)
             case p.Branch():
                 lines.append(f"{pad}if {names([step.condition])}:")
@@ -336,6 +335,11 @@ def _step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int) -> li
                 if step.orelse:
                     lines.append(f"{pad}else:")
                     lines += _step_lines(program, step.orelse, depth + 1)
+            case p.Prepare():
+                lines.append(f"{pad}if variables changed:")
+                lines += _step_lines(program, step.steps, depth + 1)
+            case p.Changed():
+                lines.append(f"{pad}variables changed")
     return lines
 
 

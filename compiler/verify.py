@@ -38,7 +38,23 @@ from gnomon.compiler.kernel import (
     statements,
 )
 from gnomon.compiler.ops.leaves import Input, Parameter
-from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Step
+from gnomon.compiler.program import (
+    Branch,
+    Clear,
+    Copy,
+    Launch,
+    Library,
+    Prepare,
+    Program,
+    Repeat,
+    Row,
+    Slot,
+    Step,
+    all_steps,
+    memory_of,
+    numbered,
+    own,
+)
 from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol, product, substitute, symbols
 
 # ---- graphs
@@ -83,7 +99,7 @@ class _Program:
     def __init__(self, program: Program, kernels: Mapping[str, Kernel]):
         self.program, self.kernels = program, kernels
         self.sizes = set(program.sizes)
-        self.launches = Counter(s.kernel for s in _all_steps(program.steps) if isinstance(s, Launch))
+        self.launches = Counter(s.kernel for s in all_steps(program.steps) if isinstance(s, Launch))
 
     def run(self) -> None:
         p = self.program
@@ -91,14 +107,25 @@ class _Program:
             if slot.alias >= len(p.slots) or self._owner(k) == -1:
                 raise self._error(f"slot {slot.name!r} is the memory of slot {slot.alias}, which does not exist")
             self._known(f"slot {slot.name!r}", slot.shape)
+            if slot.row is not None:
+                self._row(slot, slot.row)
         known = {*p.inputs, *(s for s, _ in p.variables), *(s for s, _ in p.constants)}
         written = self._steps(p.steps, {self._owner(s) for s in known})
         for s in p.outputs:
             if self._owner(s) not in written:
                 raise self._error(f"the output {p.slots[s].name!r} is never written")
-        whole = len(p.steps) == 1 and isinstance(p.steps[0], Repeat)
-        for number, step in enumerate(p.steps[0].steps if whole and isinstance(p.steps[0], Repeat) else p.steps):
+        for number, _, step in numbered(p.steps):
             self._alive(number, step)
+
+    def _row(self, slot: Slot, row: Row) -> None:
+        """A view has the shape of a row of its slot, and of what it is where there is none."""
+        whole = self.program.slots[slot.alias]
+        if (whole.dtype, whole.shape[1:]) != (slot.dtype, slot.shape):
+            raise self._error(f"{slot.dtype}{list(slot.shape)} is no row of {whole.name!r}")
+        if row.edge >= 0 and (edge := self.program.slots[row.edge]).shape != slot.shape:
+            raise self._error(f"{edge.name!r} stands for rows of {whole.name!r}, but has another shape")
+        if self.program.slots[row.counter].dtype != "int64":
+            raise self._error(f"{self.program.slots[row.counter].name!r} numbers rows of {whole.name!r}, and is no int64")
 
     def _owner(self, slot: int) -> int:
         for _ in self.program.slots:
@@ -134,21 +161,34 @@ class _Program:
                     if (source.dtype, product(source.shape)) != (target.dtype, product(target.shape)):
                         raise self._error(f"a copy of {source.name!r} to {target.name!r}, which is of another type")
                     written = written | {self._slot(step.target, "a copy")}
+                case Clear():
+                    written = written | {self._slot(step.target, "a step")}
                 case Library():
                     for s in step.inputs:
                         self._read(s, written, step.name)
                     written = written | {self._slot(s, step.name) for s in step.outputs}
                 case Repeat():
-                    self._known("a loop", [step.count])
-                    written = self._steps(step.steps, written | {self._slot(step.counter, "a loop")})
+                    self._known("a loop", [] if step.count is None else [step.count])
+                    if step.limit >= 0:
+                        self._read(step.limit, written, "a loop")
+                    counters = [step.counter] if step.round < 0 else [step.counter, step.round]
+                    written = self._steps(step.steps, written | {self._slot(s, "a loop") for s in counters})
                     if step.until >= 0:
                         self._read(step.until, written, "the end of a loop")
                 case Branch():
                     self._read(step.condition, written, "a condition")
                     written = self._steps(step.then, written) & self._steps(step.orelse, written)
+                case Prepare():
+                    written = self._steps(step.steps, written)
         return written
 
     def _read(self, slot: int, written: set[int], what: str) -> None:
+        row = self.program.slots[slot].row if 0 <= slot < len(self.program.slots) else None
+        if row is not None:
+            self._read(row.counter, written, what)
+            if row.edge >= 0:  # what is read first; the rest is written until it is wanted
+                self._read(row.edge, written, what)
+                return
         if self._slot(slot, what) not in written:
             raise self._error(f"{what} reads {self.program.slots[slot].name!r} before anything is written to it")
 
@@ -176,7 +216,7 @@ class _Program:
         return {self._owner(s) for s, b in zip(step.buffers, kernel.buffers, strict=True) if b in kernel.writes}
 
     def _alive(self, number: int, step: Step) -> None:
-        for s in _touched(step):
+        for s in (k for used in own(step) for k in memory_of(self.program.slots, used)):
             slot = self.program.slots[s]
             if slot.kind == "temporary" and not slot.first <= number <= slot.last:
                 raise self._error(f"step {number} uses {slot.name!r}, which lives from {slot.first} to {slot.last}")
@@ -198,34 +238,6 @@ def _reads_first(kernel: Kernel, buffer: Buffer) -> bool:
         if isinstance(s, Store) and s.buffer is buffer:
             return False
     return False
-
-
-def _all_steps(steps: Sequence[Step]) -> Iterator[Step]:
-    for s in steps:
-        yield s
-        match s:
-            case Repeat():
-                yield from _all_steps(s.steps)
-            case Branch():
-                yield from _all_steps((*s.then, *s.orelse))
-
-
-def _touched(step: Step) -> Iterator[int]:
-    match step:
-        case Launch():
-            yield from step.buffers
-        case Copy():
-            yield from (step.source, step.target)
-        case Library():
-            yield from (*step.inputs, *step.outputs)
-        case Repeat():
-            yield step.counter
-            for s in step.steps:
-                yield from _touched(s)
-        case Branch():
-            yield step.condition
-            for s in (*step.then, *step.orelse):
-                yield from _touched(s)
 
 
 # ---- kernels

@@ -193,7 +193,7 @@ class Function:
         ):
             updates = [(v.node, node) for v, node in graph.updates.items()]
             self.device.prepare()
-            request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat)
+            request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat, prepare=watch is None)
             self.program = compile(request, self.device.target(), self.stages)
             by_key = {key_of(v.node): v for v in graph.variables}
             buffers = [by_key[key].buffer for _, key in self.program.variables]

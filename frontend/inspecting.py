@@ -199,16 +199,17 @@ class Memory:
     results: int
     variables: int
     constants: int
+    kept: int
     temporaries: int
 
     @property
     def total(self) -> int:
-        return self.arguments + self.results + self.variables + self.constants + self.temporaries
+        return self.arguments + self.results + self.variables + self.constants + self.kept + self.temporaries
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k} = {v}" for k, v in self.sizes.items())
         lines = [f"memory of {self.name}" + (f" where {given}" if given else "")]
-        for what in ("arguments", "results", "variables", "constants", "temporaries", "total"):
+        for what in ("arguments", "results", "variables", "constants", "kept", "temporaries", "total"):
             lines.append(f"{getattr(self, what):>16,} bytes  {what}")
         return "\n".join(lines)
 
@@ -239,6 +240,7 @@ def memory_of(fn: Any, sizes: dict[str, Any]) -> Memory:
         owned.get("output", 0),
         owned.get("variable", 0),
         owned.get("constant", 0),
+        owned.get("kept", 0),
         _plain(fn.executable).memory(values),
     )
 

@@ -15,7 +15,7 @@ from gnomon.compiler.errors import GraphError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Parameter
-from gnomon.runtime.buffer import Buffer
+from gnomon.runtime.buffer import Buffer, lent
 from gnomon.tensor import Tensor, new_parameter, node_of
 
 _variables: WeakValueDictionary[Node, Variable]
@@ -85,6 +85,8 @@ class Variable(Tensor):
 
     def get_value(self, borrow: bool = False) -> np.ndarray:
         """The present value: a copy, or with `borrow` the memory itself (Theano)."""
+        if borrow:
+            lent()
         return self.buffer.array if borrow else self.buffer.numpy()
 
     def set_value(self, value: Any, borrow: bool = False) -> None:

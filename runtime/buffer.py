@@ -29,10 +29,25 @@ def aligned(shape: tuple[int, ...], dtype: str, zero: bool = True) -> np.ndarray
     return memory[skip : skip + count].view(numpy).reshape(shape)
 
 
+CLOCK = aligned((), "int64")
+"""Counts the changes of variables in this process, from 1 on: programs keep what they made of variables until then."""
+CLOCK[...] = 1
+
+
+def changed() -> None:
+    """Variables were written to."""
+    CLOCK[...] += 1
+
+
+def lent() -> None:
+    """Variables may be written to at any time from now on, so that nothing made of them can be kept."""
+    CLOCK[...] = -(1 << 62)
+
+
 class Buffer:
     """A variable's memory: fixed shape and dtype, aligned, zeroed at first.
 
-    array     the memory itself as a NumPy array: writing to it changes the variable
+    array     the memory itself as a NumPy array: who writes to it calls `changed` afterwards
     address   where it is, for compiled code
     """
 
@@ -55,6 +70,7 @@ class Buffer:
         if not np.can_cast(new.dtype, self.array.dtype, "same_kind"):
             raise DTypeError(f"A value of dtype {new.dtype} cannot be stored in a variable of dtype {self.dtype}.")
         self.array[...] = new
+        changed()
 
     def numpy(self) -> np.ndarray:
         """A copy of the values."""

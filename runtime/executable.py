@@ -17,10 +17,10 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
-from gnomon.compiler.program import Branch, Launch, Program, Repeat, Slot, Step
+from gnomon.compiler.program import Branch, Launch, Prepare, Program, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, evaluate, symbols
 from gnomon.runtime import arena, cpu, gate, library, pool, stepwise
-from gnomon.runtime.buffer import Buffer, address_of, aligned
+from gnomon.runtime.buffer import CLOCK, Buffer, address_of, aligned
 from gnomon.runtime.stepwise import Arrays, Observer
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -292,11 +292,11 @@ class Executable:
 
     def _lives(self) -> dict[int, tuple[int, int]]:
         """First and last step of each temporary that has memory of its own."""
-        end = len(self.program.steps)
+        end = max((s.last for s in self.program.slots), default=0) + 1
         lives: dict[int, tuple[int, int]] = {}
         for number, slot in enumerate(self.program.slots):
             owner = self._owners[number]
-            if self.program.slots[owner].kind == "temporary":
+            if self.program.slots[owner].kind == "temporary" and slot.row is None:
                 first, last = (0, end) if slot.first < 0 or slot.last < 0 else (slot.first, slot.last)
                 if number in self.program.outputs:
                     last = end  # copied when all has run
@@ -325,7 +325,7 @@ class Executable:
         return gate.Gate(self.loaded.entry, self._parallel, len(slots), inputs, outputs, aliases)
 
     def _fixed_addresses(self) -> list[int | None]:
-        """Addresses of variables and constants, which stay; None for other slots."""
+        """Addresses of variables, constants and what is kept, which stay; None for other slots."""
         program = self.program
         if len(self.variables) != len(program.variables):
             raise ArgumentError(
@@ -344,6 +344,13 @@ class Executable:
             constant.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
             self._constants.append(constant)
             fixed[number] = address_of(constant)
+        for number, slot in enumerate(program.slots):
+            if slot.kind == "clock":
+                fixed[number] = address_of(CLOCK)
+            elif slot.kind == "kept":
+                kept = aligned(tuple(evaluate(d, {}) for d in slot.shape), slot.dtype)
+                self._constants.append(kept)
+                fixed[number] = address_of(kept)
         return fixed
 
 
@@ -372,7 +379,10 @@ def _work(steps: tuple[Step, ...], sizes: dict[str, int]) -> int:
             case Launch():
                 total += evaluate(step.work, sizes)
             case Repeat():
-                total += evaluate(step.count, sizes) * _work(step.steps, sizes)
+                rounds = 1 if step.count is None else max(0, evaluate(step.count, sizes))
+                total += rounds * _work(step.steps, sizes)
+            case Prepare():
+                total += _work(step.steps, sizes)
             case Branch():
                 total += max(_work(step.then, sizes), _work(step.orelse, sizes))
     return total

@@ -9,12 +9,14 @@ import ctypes
 import time
 from collections.abc import Callable
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from gnomon.compiler.dtypes import named
 from gnomon.compiler.errors import DeviceError
-from gnomon.compiler.program import Branch, Copy, Launch, Library, Program, Repeat, Step
+from gnomon.compiler.program import Branch, Changed, Clear, Copy, Launch, Library, Prepare, Program, Repeat, Step
 from gnomon.compiler.sizes import evaluate
 from gnomon.runtime import cpu, image, library
 from gnomon.runtime.device import Loaded
@@ -54,29 +56,54 @@ class Arrays:
         self._made: dict[int, np.ndarray] = {}
 
     def __getitem__(self, slot: int) -> np.ndarray:
+        if self._slots[slot].row is not None:  # a view is elsewhere each time
+            return library.view(self.address(slot), self.shapes[slot], self._slots[slot].dtype)
         if slot not in self._made:
             self._made[slot] = library.view(self.address(slot), self.shapes[slot], self._slots[slot].dtype)
         return self._made[slot]
 
     def address(self, slot: int) -> int:
-        return self._table[slot] or 0
+        row = self._slots[slot].row
+        if row is None:
+            return self._table[slot] or 0
+        number = int(self[row.counter]) + evaluate(row.shift, self.sizes)
+        if row.edge >= 0 and (number < 0 or row.rows is not None and number >= evaluate(row.rows, self.sizes)):
+            return self.address(row.edge)
+        size = prod(self.shapes[slot]) * named(self._slots[slot].dtype).bytes
+        return self.address(self._slots[slot].alias) + size * (number % row.ring if row.ring else number)
 
 
 def run(program: Program, loaded: Loaded, arrays: Arrays, observer: Observer) -> None:
     """Run all steps of `program` on `arrays`. Raises DeviceError if a kernel is not among what was loaded."""
 
+    def repeat(step: Repeat) -> None:
+        counts = [] if step.count is None else [evaluate(step.count, arrays.sizes)]
+        counts += [] if step.limit < 0 else [max(0, int(arrays[step.limit]))]
+        done, ended = 0, False
+        while True:
+            arrays[step.counter][...] = min(counts) - 1 - done if step.reverse else done
+            if step.round >= 0:
+                arrays[step.round][...] = done
+            if ended or (counts and done >= min(counts)):
+                return
+            go(step.steps)
+            done += 1
+            ended = step.until >= 0 and bool(arrays[step.until])
+
     def go(steps: tuple[Step, ...]) -> None:
         for step in steps:
             match step:
                 case Repeat():
-                    count = evaluate(step.count, arrays.sizes)
-                    for i in range(count):
-                        arrays[step.counter][...] = count - 1 - i if step.reverse else i
-                        go(step.steps)
-                        if step.until >= 0 and arrays[step.until]:
-                            break
+                    repeat(step)
                 case Branch():
                     go(step.then if arrays[step.condition] else step.orelse)
+                case Prepare():
+                    now = int(arrays[step.clock])
+                    if now < 0 or now != arrays[step.seen]:
+                        go(step.steps)
+                        arrays[step.seen][...] = now
+                case Changed():
+                    arrays[step.clock][...] += 1
                 case _:
                     action = _action(program, loaded, step, arrays)
                     observer.before(step, arrays)
@@ -101,6 +128,9 @@ def _action(program: Program, loaded: Loaded, step: Step, arrays: Arrays) -> Cal
             target, source = arrays.address(step.target), arrays.address(step.source)
             count = arrays[step.source].nbytes
             return lambda: ctypes.memmove(target, source, count)
+        case Clear():
+            place, size = arrays.address(step.target), arrays[step.target].nbytes
+            return lambda: ctypes.memset(place, 0, size)
         case Library():
             inputs, outputs = [arrays[i] for i in step.inputs], [arrays[i] for i in step.outputs]
             return lambda: library.call(step.name, inputs, outputs)

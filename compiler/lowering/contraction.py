@@ -9,8 +9,8 @@ from gnomon.compiler.lowering.tiles import Piece, Product, Schedule
 from gnomon.compiler.targets import Target
 
 
-def kernels(rows: RowProgram, target: Target, label: str) -> list[Piece] | None:
-    """The kernels of a product, None if its row program is not of this form."""
+def kernels(rows: RowProgram, target: Target, label: str, constant: frozenset[str]) -> list[Piece] | None:
+    """The kernels of a product, None if its row program is not of this form. `constant`: buffers that stay the same."""
     rows = merged(flat(rows))
     product_of = Product.of(rows)
     if product_of is None:
@@ -18,7 +18,7 @@ def kernels(rows: RowProgram, target: Target, label: str) -> list[Piece] | None:
     deep = Deep(product_of, target)
     if deep.pays():
         return deep.run(label)
-    schedule = Schedule(product_of, target)
+    schedule = Schedule(product_of, target, constant=constant)
     if schedule.rows == 1 and not schedule.contiguous():
         return None  # a matrix by a vector: reductions along the rows of the matrix
     return schedule.run(label)

@@ -80,12 +80,14 @@ BLOCK = 4
 
 @dataclass
 class Piece:
-    """A kernel, the extent of its parallel loop, its arithmetic, and the memory it needs from others."""
+    """A kernel, the extent of its parallel loop, its arithmetic, and the memory it needs from others. `early`: what it
+    computes is the same from call to call."""
 
     kernel: Kernel
     extent: Dim
     flops: Dim
     scratch: tuple[Buffer, ...] = ()
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,8 @@ def axes_of(e: Expr) -> set[Index]:
 
 
 class Schedule:
-    def __init__(self, p: Product, target: Target, tile: Tile | None = None):
-        self.p, self.target = p, target
+    def __init__(self, p: Product, target: Target, tile: Tile | None = None, constant: frozenset[str] = frozenset()):
+        self.p, self.target, self.constant = p, target, constant
         self.dtype = p.total.dtype
         self.tile = tile or tile_for(target, self.dtype, p.lanes.extent)
         self.rows = product(a.extent for a in p.row_axes)
@@ -230,7 +232,12 @@ class Schedule:
         if isinstance(self.rows, int) and self.rows < FEW_ROWS and self.contiguous():
             return [self._wide()._main(label, self.flops)]
         pieces: list[Piece] = []
-        if self._held():
+        early = self._packed_early()
+        if early:
+            self.right, piece = self._pack(self._right_panels(), "lanes", label)
+            piece.early = True
+            pieces.append(piece)
+        elif self._held():
             self.alone = True
             self.right = Buffer("lanes", self.dtype, (self.depth * self.tile.width,), "local")
         elif not (self.contiguous() and self._short()):
@@ -243,7 +250,8 @@ class Schedule:
         if not isinstance(self.rows, int) and self.right is not None and self.contiguous():
             few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))  # 1 if there are few rows, else 0: one way does not run
             for piece in pieces:
-                piece.extent = piece.extent * (1 - few)
+                if not piece.early:
+                    piece.extent = piece.extent * (1 - few)
             plain = self._wide()._main(f"{label} few rows", self.flops)
             plain.extent = plain.extent * few
             pieces.append(plain)
@@ -273,6 +281,15 @@ class Schedule:
         """Whether lanes are neighbours in memory, read by a plain load."""
         e = self.p.right
         return isinstance(e, Load) and e.mask is None and coefficient(e.index[0], self.p.lanes) == 1
+
+    def _packed_early(self) -> bool:
+        """Whether the lanes' operand is packed once for all calls: it stays the same, and is not in panels already."""
+        if not self.constant or any(b.name not in self.constant for b in loads([self.p.right])):
+            return False
+        sizes = [self.depth, *(a.extent for a in (*self.p.batch, *self.p.columns)), self.p.lanes.extent]
+        if not all(isinstance(d, int) for d in sizes):
+            return False
+        return not (self.contiguous() and self._exact() and self.panels == 1)
 
     def _short(self) -> bool:
         """Whether in place is as good as packed: short rows, or too little work for packing to pay."""

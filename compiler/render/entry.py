@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.program import Branch, Copy, Launch, Library, Repeat, Slot, Step
+from gnomon.compiler.program import Branch, Changed, Clear, Copy, Launch, Library, Prepare, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, FloorDiv, Max, Symbol, product
 from gnomon.compiler.targets import Target
 
@@ -63,16 +63,46 @@ class _Entry:
                     n = self.size(product(slot.shape) * dtypes.named(slot.dtype).bytes)
                     target, source = self.slot(s.target), self.slot(s.source)
                     self.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {n}, i1 false)")
+                case Clear():
+                    n = self.size(product(self.slots[s.target].shape) * dtypes.named(self.slots[s.target].dtype).bytes)
+                    self.do(f"call void @llvm.memset.p0.i64(ptr {self.slot(s.target)}, i8 0, i64 {n}, i1 false)")
                 case Repeat():
                     self.repeat(s)
                 case Branch():
                     self.branch(s)
+                case Prepare():
+                    self.prepare(s)
+                case Changed():
+                    self.emit(f"atomicrmw add ptr {self.slot(s.clock)}, i64 1 seq_cst, align 8")
                 case Library():
                     raise NotImplementedError(s.name)
 
     def slot(self, k: int) -> str:
-        pointer = self.emit(f"getelementptr ptr, ptr %slots, i64 {k}")
-        return self.emit(f"load ptr, ptr {pointer}, align 8")
+        """The address of a slot; that of a view is worked out where it is used."""
+        slot = self.slots[k]
+        if slot.row is None:
+            pointer = self.emit(f"getelementptr ptr, ptr %slots, i64 {k}")
+            return self.emit(f"load ptr, ptr {pointer}, align 8")
+        at = slot.row
+        row = self.number(at.counter)
+        if at.shift != 0:
+            row = self.emit(f"add i64 {row}, {self.size(at.shift)}")
+        inside = ""
+        if at.edge >= 0:
+            inside = self.emit(f"icmp sge i64 {row}, 0")
+            if at.rows is not None:
+                below = self.emit(f"icmp slt i64 {row}, {self.size(at.rows)}")
+                inside = self.emit(f"and i1 {inside}, {below}")
+        if at.ring:
+            row = self.emit(f"urem i64 {row}, {at.ring}")
+        bytes_ = self.size(product(slot.shape) * dtypes.named(slot.dtype).bytes)
+        offset = self.emit(f"mul i64 {row}, {bytes_}")
+        place = self.emit(f"getelementptr i8, ptr {self.slot(slot.alias)}, i64 {offset}")
+        return self.emit(f"select i1 {inside}, ptr {place}, ptr {self.slot(at.edge)}") if inside else place
+
+    def number(self, k: int) -> str:
+        """The value of an int64 slot."""
+        return self.emit(f"load i64, ptr {self.slot(k)}, align 8")
 
     def launch(self, s: Launch) -> None:
         self.kernels[s.kernel] = None
@@ -106,30 +136,37 @@ class _Entry:
     def repeat(self, s: Repeat) -> None:
         self.counter += 1
         n = self.counter
-        count = self.size(s.count)
-        place = f"%round{n}"
-        self.allocas.append(f"  {place} = alloca i64, align 8")
+        count = "" if s.count is None else self.size(s.count)
+        if s.limit >= 0:
+            most = self.emit(f"call i64 @llvm.smax.i64(i64 {self.number(s.limit)}, i64 0)")
+            count = self.emit(f"call i64 @llvm.smin.i64(i64 {most}, i64 {count})") if count else most
+        place, stop = f"%round{n}", f"%stop{n}"
+        self.allocas += [f"  {place} = alloca i64, align 8", f"  {stop} = alloca i1, align 1"]
         self.do(f"store i64 0, ptr {place}, align 8")
+        self.do(f"store i1 false, ptr {stop}, align 1")
         self.do(f"br label %head{n}")
         self.label(f"head{n}")
         i = self.emit(f"load i64, ptr {place}, align 8")
-        more = self.emit(f"icmp slt i64 {i}, {count}")
-        self.do(f"br i1 {more}, label %round{n}.body, label %done{n}")
-        self.label(f"round{n}.body")
         value = i
         if s.reverse:
             last = self.emit(f"sub i64 {count}, 1")
             value = self.emit(f"sub i64 {last}, {i}")
         self.do(f"store i64 {value}, ptr {self.slot(s.counter)}, align 8")
+        if s.round >= 0:
+            self.do(f"store i64 {i}, ptr {self.slot(s.round)}, align 8")
+        ended = self.emit(f"load i1, ptr {stop}, align 1")
+        if count:
+            enough = self.emit(f"icmp sge i64 {i}, {count}")
+            ended = self.emit(f"or i1 {ended}, {enough}")
+        self.do(f"br i1 {ended}, label %done{n}, label %round{n}.body")
+        self.label(f"round{n}.body")
         self.run(s.steps)
         following = self.emit(f"add i64 {i}, 1")
         self.do(f"store i64 {following}, ptr {place}, align 8")
         if s.until >= 0:
             flag = self.emit(f"load i8, ptr {self.slot(s.until)}, align 1")
-            stop = self.emit(f"icmp ne i8 {flag}, 0")
-            self.do(f"br i1 {stop}, label %done{n}, label %head{n}")
-        else:
-            self.do(f"br label %head{n}")
+            self.do(f"store i1 {self.emit(f'icmp ne i8 {flag}, 0')}, ptr {stop}, align 1")
+        self.do(f"br label %head{n}")
         self.label(f"done{n}")
 
     def branch(self, s: Branch) -> None:
@@ -143,6 +180,21 @@ class _Entry:
             self.run(steps)
             self.do(f"br label %join{n}")
         self.label(f"join{n}")
+
+    def prepare(self, s: Prepare) -> None:
+        self.counter += 1
+        n = self.counter
+        now = self.emit(f"load atomic i64, ptr {self.slot(s.clock)} acquire, align 8")
+        seen = self.slot(s.seen)
+        then = self.emit(f"load i64, ptr {seen}, align 8")
+        other, lent = self.emit(f"icmp ne i64 {now}, {then}"), self.emit(f"icmp slt i64 {now}, 0")
+        stale = self.emit(f"or i1 {other}, {lent}")
+        self.do(f"br i1 {stale}, label %prepare{n}, label %ready{n}")
+        self.label(f"prepare{n}")
+        self.run(s.steps)
+        self.do(f"store i64 {now}, ptr {seen}, align 8")
+        self.do(f"br label %ready{n}")
+        self.label(f"ready{n}")
 
     def size(self, d: Dim) -> str:
         """The text of a size's value."""

@@ -21,6 +21,7 @@ from gnomon.metrics.metric import Metric
 from gnomon.models import data as adapters
 from gnomon.models.data import Data
 from gnomon.models.heads import leaves_for, names_of
+from gnomon.runtime.buffer import changed
 from gnomon.tensor import Tensor, getitem, new_input, node_of
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates
@@ -268,6 +269,7 @@ def reset_of(model: Any) -> Callable[[], None]:
     def reset() -> None:
         for array in arrays:
             array.fill(0)
+        changed()
 
     return reset
 

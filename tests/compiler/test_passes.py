@@ -39,7 +39,7 @@ X, Y, Z = leaf(1, n, 4), leaf(2, n, 4), leaf(3, n, 4)
 ROW, COLUMN, SCALAR = leaf(4, 4), leaf(5, n, 1), leaf(6)
 WHOLE, FLAG = leaf(7, n, 4, dtype="int32"), leaf(8, n, 4, dtype="bool")
 W, THIN, LINE = leaf(9, 4, 6), leaf(10, 1, 6), leaf(11, 100_000)
-LARGE = leaf(12, n, 4, 50)
+LARGE, PICTURES = leaf(12, n, 4, 50), leaf(13, n, 9, 8, 3)
 
 
 def values_of(leaves: Sequence[Node], rows: int, seed: int, specials: bool) -> dict[Node, np.ndarray]:
@@ -183,6 +183,8 @@ STABILIZE = [
 SPLIT = [
     Case("split_rows", lambda: build.sum(LARGE)),
     Case("split_rows", lambda: build.max(LARGE)),
+    Case("split_columns", lambda: build.sum(PICTURES, (0, 1, 2))),
+    Case("split_columns", lambda: build.max(PICTURES, (0, 1, 2))),
     Case("split_vectors", lambda: build.sum(LINE)),
     Case("split_vectors", lambda: build.min(LINE)),
     Case("split_vectors", lambda: build.prod(LINE)),
