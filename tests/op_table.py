@@ -26,7 +26,7 @@ import numpy as np
 from scipy import special
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.graph import Item, Node
+from gnomon.compiler.graph import Item, Node, TensorType
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.control import Cond, SubGraph, WithGradient
@@ -37,6 +37,7 @@ from gnomon.compiler.ops.patches import FirstMax, Patches, Unpatch
 from gnomon.compiler.ops.philox import philox_numpy
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.scalar import SCALAR
+from gnomon.compiler.ops.scan import Delayed, Scan
 from gnomon.compiler.ops.shape import Concat, Equate, Pad, Slice
 from gnomon.compiler.sizes import Dim, evaluate, symbol
 
@@ -490,6 +491,38 @@ def chosen(above: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
 
 
 row("Cond", [Arg((), "nonzero"), Arg((n, m)), Arg((n, m))], conditional, chosen, ulps=8, length=n * m)
+
+
+def recurrence(op: Callable[..., Scan], *inputs: Node) -> list[Node]:
+    """h = tanh(x * w + h), y = h * (t + 1): over x, from h, with w."""
+    first, xs, w = inputs
+    t, h, x, u = (fresh_input(n, v) for n, v in
+                  (("t", TensorType("int64", ())), ("h", first.type), ("x", TensorType(xs.dtype, xs.shape[1:])),
+                   ("w", w.type)))  # fmt: skip
+    new = build.tanh(build.add(build.multiply(x, u), h))
+    row = build.multiply(new, build.cast(build.add(t, 1), xs.dtype))
+    whole = op(SubGraph((t, h, x, u), (new, row)))(first, xs, w)
+    return [Item(0)(whole), Item(1)(whole)]
+
+
+def recurrent(first: np.ndarray, xs: np.ndarray, w: np.ndarray, down: bool = False) -> list[np.ndarray]:
+    h, rows = first, np.zeros(xs.shape)
+    for t in sorted(range(len(xs)), reverse=down):
+        h = np.tanh(xs[t] * w + h)
+        rows[t] = h * (t + 1)
+    return [h, rows]
+
+
+LOOPED = tuple({**s, "k": k} for s, k in zip(SIZES, (4, 1, 7), strict=True))
+row("Scan", [Arg((n, m)), Arg((symbol("k"), n, m)), Arg((n, m))],
+    lambda *x: recurrence(lambda body: Scan(body, symbol("k"), 1, 1), *x), recurrent, sizes=LOOPED, ulps=32)
+row("Scan backwards", [Arg((n, m)), Arg((symbol("k"), n, m)), Arg((n, m))],
+    lambda *x: recurrence(lambda body: Scan(body, symbol("k"), 1, 1, True), *x),
+    lambda *x: recurrent(*x, down=True), sizes=LOOPED, ulps=32)
+row("Delayed", [Arg((m,)), Arg((n, m))], Delayed(), lambda first, rows: np.concatenate([first[None], rows[:-1]]),
+    dtypes=SHAPED)
+row("Delayed backwards", [Arg((m,)), Arg((n, m))], Delayed(True),
+    lambda first, rows: np.concatenate([rows[1:], first[None]]), dtypes=SHAPED)
 
 
 def _twice(g: Node) -> list[Node | None]:

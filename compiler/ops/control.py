@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler.errors import DTypeError, GraphError, ShapeError
-from gnomon.compiler.graph import Item, Node, Op, TensorType, TupleType, replace, walk
+from gnomon.compiler.graph import Item, Node, Op, TensorType, TupleType, inherit, replace, walk
 from gnomon.compiler.ops.leaves import Input, fresh_input
 
 WALKS: dict[str, Callable[..., Any]] = {}
@@ -107,6 +107,21 @@ class Cond(Op):
         chosen = [build.where(build.broadcast(pred, a.shape, [0]), a, b) for a, b in zip(*results, strict=True)]
         return Tuple()(*chosen)
 
+    def narrowed(self, kept, simpler):
+        """The condition with only the results `kept` and what these need: (op, inputs kept, results kept).
+
+        simpler   does the same to the ops inside both sides
+        """
+        sides = [simpler([side.outputs[k] for k in kept]) for side in (self.then, self.orelse)]
+        read = set(walk([o for side in sides for o in side]))
+        halves = (self.then, self.orelse)
+        alive = [k for k in range(len(self.then.inputs)) if any(side.inputs[k] in read for side in halves)]
+        then, orelse = (
+            SubGraph(tuple(side.inputs[k] for k in alive), tuple(results))
+            for side, results in zip(halves, sides, strict=True)
+        )
+        return Cond(then, orelse), [0, *(1 + k for k in alive)], list(kept)
+
     def __repr__(self) -> str:
         return f"Cond({self.then!r})"
 
@@ -155,29 +170,22 @@ def make_cond(pred: Node, sides: Sequence[SubGraph], operands: Sequence[Node]) -
 
 
 def without_unused_results(outputs: Sequence[Node]) -> list[Node]:
-    """`outputs` with every Cond reduced to the results that are read, and to the operands that these need."""
+    """`outputs` with every op that holds graphs reduced to the results that are read, and to the inputs these need."""
     order = walk(outputs)
-    if not any(isinstance(n.op, Cond) for n in order):
+    if not any(hasattr(n.op, "narrowed") for n in order):
         return list(outputs)
     needed = set(outputs)
-    reduced: dict[Node, tuple[list[SubGraph], list[Node], list[int]]] = {}
+    reduced: dict[Node, tuple[Op, list[int], list[int]]] = {}
     used: dict[Node, set[int]] = {}
     for node in reversed(order):
         if node not in needed:
             continue
         if isinstance(node.op, Item):
             used.setdefault(node.inputs[0], set()).add(node.op.k)
-        if isinstance(node.op, Cond):
+        if hasattr(node.op, "narrowed"):
             kept = sorted(used.get(node, range(len(node.type.items))))
-            sides = []
-            for side in (node.op.then, node.op.orelse):
-                results = without_unused_results([side.outputs[k] for k in kept])
-                sides.append(SubGraph(side.inputs, tuple(results)))
-            pred, *operands = node.inputs
-            read = set(walk([o for side in sides for o in side.outputs]))
-            alive = [x for k, x in enumerate(operands) if any(side.inputs[k] in read for side in sides)]
-            reduced[node] = (sides, operands, kept)
-            needed.update((pred, *alive))
+            reduced[node] = node.op.narrowed(kept, without_unused_results)
+            needed.update(node.inputs[k] for k in reduced[node][1])
         else:
             needed.update(node.inputs)
     new: dict[Node, Node] = {}
@@ -185,9 +193,9 @@ def without_unused_results(outputs: Sequence[Node]) -> list[Node]:
         if node not in needed:
             continue
         if node in reduced:
-            halves, operands, _ = reduced[node]
-            # an operand that nothing needs any more is not rebuilt: make_cond drops it
-            new[node] = make_cond(new[node.inputs[0]], halves, [new.get(x, x) for x in operands])
+            op, inputs, _ = reduced[node]
+            with inherit(node):
+                new[node] = op(*(new[node.inputs[k]] for k in inputs))
         elif isinstance(node.op, Item) and node.inputs[0] in reduced:
             new[node] = Item(reduced[node.inputs[0]][2].index(node.op.k))(new[node.inputs[0]])
         else:

@@ -13,7 +13,7 @@ from gnomon.compiler.compile import Request, Stages, all_steps, compile
 from gnomon.compiler.dtypes import named
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops.leaves import key_of
-from gnomon.compiler.program import Branch, Copy, Launch, Program, Repeat, Step
+from gnomon.compiler.program import Branch, Clear, Copy, Launch, Program, Repeat, Step
 from gnomon.compiler.sizes import evaluate
 from gnomon.compiler.targets import CUDA
 from gnomon.functions import Function
@@ -86,29 +86,53 @@ class Emulated:
         place = dict(zip(temporary, offsets, strict=True))
         found = []
         for k, (slot, shape) in enumerate(zip(slots, shapes, strict=True)):
+            if slot.row is not None:
+                found.append(np.empty(shape, slot.dtype))  # in its place: another one's memory, each time elsewhere
+                continue
             raw = memory[place[k] : place[k] + bytes_[k]] if k in place else np.full(bytes_[k], 0x7F, np.uint8)
             found.append(raw.view(slot.dtype).reshape(shape))
         return found
 
+    def _at(self, k: int, slots: list[np.ndarray], sizes: dict[str, int]) -> np.ndarray:
+        """The array of a slot as it is now."""
+        slot = self.program.slots[k]
+        if slot.row is None:
+            return slots[k]
+        number = int(slots[slot.row.counter]) + evaluate(slot.row.shift, sizes)
+        rows = None if slot.row.rows is None else evaluate(slot.row.rows, sizes)
+        if slot.row.edge >= 0 and (number < 0 or rows is not None and number >= rows):
+            return self._at(slot.row.edge, slots, sizes)
+        whole = self._at(slot.alias, slots, sizes)
+        row = number % slot.row.ring if slot.row.ring else number
+        return whole[row : row + 1].reshape(whole.shape[1:])  # of scalars too a view, not a number
+
     def _run(self, steps: Sequence[Step], slots: list[np.ndarray], sizes: dict[str, int], order: int) -> None:
+        at = lambda k: self._at(k, slots, sizes)
         for step in steps:
             match step:
                 case Launch():
                     grid = [evaluate(g, sizes) for g in step.grid]
                     numbers = [np.int64(evaluate(s, sizes)) for s in step.sizes]
-                    arguments: list[np.ndarray | np.generic] = [*(slots[b] for b in step.buffers), *numbers]
+                    arguments: list[np.ndarray | np.generic] = [*(at(b) for b in step.buffers), *numbers]
                     self.module.launch(step.kernel, grid, step.block, arguments, evaluate(step.shared, sizes), order)
                 case Copy():
-                    slots[step.target][...] = slots[step.source]
+                    at(step.target)[...] = at(step.source)
+                case Clear():
+                    at(step.target)[...] = 0
                 case Repeat():
-                    rounds = range(evaluate(step.count, sizes))
-                    for k in reversed(rounds) if step.reverse else rounds:
-                        slots[step.counter][...] = k
-                        self._run(step.steps, slots, sizes, order)
-                        if step.until >= 0 and slots[step.until]:
+                    counts = [] if step.count is None else [evaluate(step.count, sizes)]
+                    counts += [] if step.limit < 0 else [max(0, int(at(step.limit)))]
+                    done, ended = 0, False
+                    while True:
+                        at(step.counter)[...] = min(counts) - 1 - done if step.reverse else done
+                        if step.round >= 0:
+                            at(step.round)[...] = done
+                        if ended or (counts and done >= min(counts)):
                             break
+                        self._run(step.steps, slots, sizes, order)
+                        done, ended = done + 1, step.until >= 0 and bool(at(step.until))
                 case Branch():
-                    self._run(step.then if slots[step.condition] else step.orelse, slots, sizes, order)
+                    self._run(step.then if at(step.condition) else step.orelse, slots, sizes, order)
                 case _:
                     raise NotImplementedError(f"the emulator has no libraries: {step}")
 
