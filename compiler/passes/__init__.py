@@ -9,9 +9,11 @@ from gnomon.compiler.ops.control import without_unused_results
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.passes.split import split
 from gnomon.compiler.passes.stabilize import stabilize
+from gnomon.compiler.passes.windows import windows
 
 PASSES: tuple[tuple[str, Callable[[Sequence[Node]], list[Node]]], ...] = (
     ("simplify", algebra),
+    ("windows", windows),
     ("stabilize", stabilize),
     ("simplify again", algebra),
     ("split reductions", split),

@@ -8,7 +8,7 @@ from typing import Any
 from gnomon.compiler.errors import ArgumentError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.patches import reach
+from gnomon.compiler.ops.patches import places, reach
 from gnomon.compiler.ops.shape import surely_differ
 from gnomon.compiler.sizes import Dim, ceildiv, floordiv, maximum
 from gnomon.ops.arguments import numbers, one_of, together
@@ -71,10 +71,10 @@ class Windows:
         for k, (size, stride, dilation) in enumerate(zip(self.sizes, self.strides, self.dilations, strict=True)):
             at = self.axis + k
             low[at], high[at] = same_padding(x.shape[at], size, stride, dilation)
-            if reach(size, dilation) < stride:  # the last elements may be in no window: their number is as it must be
-                used[at] = (ceildiv(x.shape[at], stride) - 1) * stride + reach(size, dilation)
-            else:
-                used[at] = x.shape[at] + low[at] + high[at]
+            wanted = ceildiv(x.shape[at], stride)
+            used[at] = x.shape[at] + low[at] + high[at]
+            if places(used[at], size, stride, dilation) != wanted:  # they are as many, but open sizes hide it
+                used[at] = (wanted - 1) * stride + reach(size, dilation)
         x = build.pad(x, low, high, value=value)
         return build.slice(x, [0] * x.rank, used)
 
@@ -112,16 +112,21 @@ def _operands(name: str, inputs: Any, kernel: Any, strides: Any, data_format: An
 def _layout(rank: int, last: bool, channels: int = 1) -> tuple[list[int], list[int]]:
     """Numbers for the axes of a contraction of patches, in their order: (all of them, those of the channels).
 
-    0 is the batch, 1.. the places, rank + 1.. the windows, then `channels` axes.
+    0 is the batch, from 1 on the places, from rank + 1 on the windows, then `channels` axes.
     """
-    places, windows = list(range(1, rank + 1)), list(range(rank + 1, 2 * rank + 1))
     found = list(range(2 * rank + 1, 2 * rank + 1 + channels))
-    return ([0, *places, *windows, *found] if last else [0, *found, *places, *windows]), found
+    return _ordered(2 * rank, last, found), found
 
 
-def _result(rank: int, last: bool, channels: list[int]) -> list[int]:
-    places = list(range(1, rank + 1))
-    return [0, *places, *channels] if last else [0, *channels, *places]
+def _ordered(count: int, last: bool, channels: list[int]) -> list[int]:
+    """The batch, `count` numbered axes and the channels in the order of the data format."""
+    inner = list(range(1, count + 1))
+    return [0, *inner, *channels] if last else [0, *channels, *inner]
+
+
+def _taps(rank: int) -> list[int]:
+    """The numbers of the windows' axes."""
+    return list(range(rank + 1, 2 * rank + 1))
 
 
 @numbers("strides", "dilation_rate")
@@ -163,29 +168,24 @@ def _convolved(x: Node, w: Node, slide: Windows, groups: int, last: bool) -> Nod
     if groups == 1:
         w = build.equate(w, (*w.shape[:rank], x.shape[-1 if last else 1], w.shape[-1]))
         axes, (channel,) = _layout(rank, last)
-        windows, filters = axes_of_windows(rank), channel + 1
-        return build.contract(
-            slide.of(slide.padded(x)), w, axes, [*windows, channel, filters], _result(rank, last, [filters])
-        )
+        kernel_axes = [*_taps(rank), channel, channel + 1]
+        out = _ordered(rank, last, [channel + 1])
+        return build.contract(slide.of(slide.padded(x)), w, axes, kernel_axes, out)
     each, made = w.shape[-2], w.shape[-1]
     w = build.reshape(w, (*w.shape[:-1], groups, made // groups))
     axes, (group, channel) = _layout(rank, last, 2)
-    kernel_axes = [*axes_of_windows(rank), channel, group, channel + 1]
-    out = _result(rank, last, [group, channel + 1])
+    kernel_axes = [*_taps(rank), channel, group, channel + 1]
+    out = _ordered(rank, last, [group, channel + 1])
     if last:
         x = build.reshape(x, (*x.shape[:-1], groups, each))
     else:
         x = build.reshape(x, (x.shape[0], groups, each, *x.shape[2:]))
         slide = Windows(3, slide.sizes, slide.strides, slide.dilations, slide.padding)
     y = build.contract(slide.of(slide.padded(x)), w, axes, kernel_axes, out)
-    return join_channels(y, last)
+    return _with_one_axis_of_channels(y, last)
 
 
-def axes_of_windows(rank: int) -> list[int]:
-    return list(range(rank + 1, 2 * rank + 1))
-
-
-def join_channels(y: Node, last: bool) -> Node:
+def _with_one_axis_of_channels(y: Node, last: bool) -> Node:
     """The two axes of channels made one."""
     if last:
         return build.reshape(y, (*y.shape[:-2], y.shape[-2] * y.shape[-1]))
@@ -218,9 +218,9 @@ def _depthwise(x: Node, w: Node, slide: Windows, last: bool) -> Node:
         )
     w = build.equate(w, (*w.shape[:rank], have, w.shape[-1]))
     axes, (channel,) = _layout(rank, last)
-    kernel_axes = [*axes_of_windows(rank), channel, channel + 1]
-    y = build.contract(slide.of(slide.padded(x)), w, axes, kernel_axes, _result(rank, last, [channel, channel + 1]))
-    return join_channels(y, last)
+    kernel_axes = [*_taps(rank), channel, channel + 1]
+    y = build.contract(slide.of(slide.padded(x)), w, axes, kernel_axes, _ordered(rank, last, [channel, channel + 1]))
+    return _with_one_axis_of_channels(y, last)
 
 
 @numbers("strides", "dilation_rate")
@@ -277,11 +277,9 @@ def conv_transpose(
         )
     w = build.equate(w, (*w.shape[:-1], have))
     axis = 1 if last else 2
-    places, windows = list(range(1, rank + 1)), axes_of_windows(rank)
     channel, filters = 2 * rank + 1, 2 * rank + 2
-    x_axes = [0, *places, channel] if last else [0, channel, *places]
-    out = [0, *places, *windows, filters] if last else [0, filters, *places, *windows]
-    laid = build.contract(x, w, x_axes, [*windows, filters, channel], out)
+    kernel_axes = [*_taps(rank), filters, channel]
+    laid = build.contract(x, w, _ordered(rank, last, [channel]), kernel_axes, _ordered(2 * rank, last, [filters]))
     whole: list[Dim] = []
     wanted: list[Dim] = list(laid.shape[:axis])
     start, behind = [0] * x.rank, [0] * x.rank
