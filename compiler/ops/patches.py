@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product as every
+from typing import overload
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from gnomon.compiler.ops.shape import compare, guard
 from gnomon.compiler.sizes import Dim, ceildiv, floordiv, modulo
 
 
+@overload
+def reach(window: int, dilation: int) -> int: ...
+@overload
+def reach(window: Dim, dilation: int) -> Dim: ...
 def reach(window: Dim, dilation: int) -> Dim:
     """How many elements a window spans, those between its own included."""
     return dilation * (window - 1) + 1
@@ -73,8 +78,8 @@ class Patches(Op):
         rank = len(self.windows)
         index = []
         for k, window in enumerate(env.shape(self.windows)):
-            n = max(0, places(x.shape[self.axis + k], window, self.strides[k], self.dilations[k]))
-            place = np.arange(n)[:, None] * self.strides[k] + np.arange(window) * self.dilations[k]
+            last = x.shape[self.axis + k] - reach(window, self.dilations[k])
+            place = np.arange(0, last + 1, self.strides[k])[:, None] + np.arange(window) * self.dilations[k]
             shape = [1] * (2 * rank)
             shape[k], shape[rank + k] = place.shape
             index.append(place.reshape(shape))

@@ -76,7 +76,7 @@ def as_contract(node: Node) -> tuple[Contract, Node, Node] | None:
     """A product as a Contract and its operands: also one that sums nothing and became a multiplication of repeated
     operands."""
     if isinstance(node.op, Contract):
-        return node.op, *node.inputs
+        return node.op, node.inputs[0], node.inputs[1]
     if isinstance(node.op, Elementwise) and node.op.name == "multiply":
         x, w = node.inputs
         if isinstance(x.op, Broadcast) and isinstance(w.op, Broadcast):
@@ -188,14 +188,16 @@ def _transposed(node: Node, start: Sequence[Dim], size: Sequence[Dim]) -> Node |
     taps = product.out[at + rank : at + 2 * rank]
     if set(taps) & set(product.x):
         product, x, w = Contract(product.w, product.x, product.out), w, x
-    extents = patches.shape[at + rank : at + 2 * rank]
+    extents = [d for d in patches.shape[at + rank : at + 2 * rank] if isinstance(d, int)]
+    if len(extents) < rank:
+        return None
     axes = [
         _Axis(product.out[at + k], taps[k], patches.shape[at + k], extents[k], op.strides[k], op.dilations[k],
               start[k], size[k])
-        for k in range(rank) if isinstance(extents[k], int)
+        for k in range(rank)
     ]  # fmt: skip
     apart = all(a.tap not in product.x and a.place not in product.w for a in axes)
-    if len(axes) < rank or not apart or any(a.place not in product.x or a.tap not in product.w for a in axes):
+    if not apart or any(a.place not in product.x or a.tap not in product.w for a in axes):
         return None
     if prod(len(a.phases) for a in axes) > MOST_PHASES:
         w = _filled(w, product, axes)
@@ -306,7 +308,8 @@ def _piece(
     if not all(m.count for m in met):
         extent = dict(zip(product.x + product.w, x.shape + w.shape, strict=True)) | {a.place: a.groups for a in axes}
         return build.full([extent[n] for n in product.out], 0, x.dtype)
-    start, size, step = [0] * w.rank, list(w.shape), [1] * w.rank
+    start, step = [0] * w.rank, [1] * w.rank
+    size = list(w.shape)
     from_: list[Dim] = [0] * x.rank
     length = list(x.shape)
     first = product.x.index(axes[0].place)
@@ -325,8 +328,8 @@ def _piece(
 
 def _part(x: Node, axis: int, start: Dim, size: Dim) -> Node:
     """`size` elements of an axis from `start` on, 0 where x has none."""
-    low, high, begin = ([0] * x.rank for _ in range(3))
-    length = list(x.shape)
+    low: list[Dim] = [0] * x.rank
+    high, begin, length = list(low), list(low), list(x.shape)
     low[axis] = _positive(-start)
     high[axis] = _positive(start + size - x.shape[axis])
     begin[axis], length[axis] = _positive(start), size

@@ -43,7 +43,7 @@ def same_padding(extent: Dim, window: int, stride: int, dilation: int) -> tuple[
     """Elements to add before and behind an axis so that there are ceil(extent / stride) windows: half of them each,
     an odd one behind."""
     span = reach(window, dilation)
-    missing = (ceildiv(extent, stride) - 1) * stride + span - extent
+    missing: Dim = (ceildiv(extent, stride) - 1) * stride + span - extent
     if span < stride:  # else there is always something missing: open sizes stay simple
         missing = maximum(missing, 0)
     before = floordiv(missing, 2)
@@ -94,7 +94,7 @@ class Windows:
 
 
 def _operands(name: str, inputs: Any, kernel: Any, strides: Any, data_format: Any, dilation_rate: Any):
-    """Input and kernel as nodes of one dtype, the number of spatial axes, strides, dilations, if channels are last."""
+    """Input and kernel as nodes of one dtype, the windows' sizes, strides and dilations, whether channels are last."""
     x, w = together(inputs, kernel)
     rank = x.rank - 2
     if not 1 <= rank <= 3 or w.rank != x.rank:
@@ -102,11 +102,12 @@ def _operands(name: str, inputs: Any, kernel: Any, strides: Any, data_format: An
             f"{name} needs an input of 3 to 5 axes (batch, 1 to 3 spatial ones, channels) and a kernel of as many, got "
             f"{x.type} and {w.type}"
         )
-    if not all(isinstance(d, int) and d > 0 for d in w.shape[:rank]):
+    sizes = tuple(d for d in w.shape[:rank] if isinstance(d, int) and d > 0)
+    if len(sizes) < rank:
         raise ShapeError(f"{name} needs a kernel whose spatial sizes are known and at least 1, got {w.type}")
     strides, dilations = per_axis("strides", strides, rank), per_axis("dilation_rate", dilation_rate, rank)
     last = as_format(data_format) == "channels_last"
-    return x, w, rank, strides, dilations, last
+    return x, w, sizes, strides, dilations, last
 
 
 def _layout(rank: int, last: bool, channels: int = 1) -> tuple[list[int], list[int]]:
@@ -141,11 +142,9 @@ def conv(inputs, kernel, strides=1, padding="valid", data_format=None, dilation_
 
     Raises ShapeError if channels or sizes do not fit.
     """
-    x, w, rank, strides, dilations, last = _operands("conv", inputs, kernel, strides, data_format, dilation_rate)
-    at = x.rank - 1 if last else 1
-    groups = _groups(x, w, at)
-    slide = Windows(1 if last else 2, w.shape[:rank], strides, dilations, as_padding(padding))
-    return _convolved(x, w, slide, groups, last)
+    x, w, sizes, strides, dilations, last = _operands("conv", inputs, kernel, strides, data_format, dilation_rate)
+    slide = Windows(1 if last else 2, sizes, strides, dilations, as_padding(padding))
+    return _convolved(x, w, slide, _groups(x, w, x.rank - 1 if last else 1), last)
 
 
 def _groups(x: Node, w: Node, at: int) -> int:
@@ -202,10 +201,10 @@ def depthwise_conv(inputs, kernel, strides=1, padding="valid", data_format=None,
 
     Raises ShapeError if channels or sizes do not fit.
     """
-    x, w, rank, strides, dilations, last = _operands(
+    x, w, sizes, strides, dilations, last = _operands(
         "depthwise_conv", inputs, kernel, strides, data_format, dilation_rate
     )
-    return _depthwise(x, w, Windows(1 if last else 2, w.shape[:rank], strides, dilations, as_padding(padding)), last)
+    return _depthwise(x, w, Windows(1 if last else 2, sizes, strides, dilations, as_padding(padding)), last)
 
 
 def _depthwise(x: Node, w: Node, slide: Windows, last: bool) -> Node:
@@ -235,18 +234,18 @@ def separable_conv(
 
     Raises ShapeError if channels or sizes do not fit.
     """
-    x, w, rank, strides, dilations, last = _operands(
+    x, w, sizes, strides, dilations, last = _operands(
         "separable_conv", inputs, depthwise_kernel, strides, data_format, dilation_rate
     )
-    y = _depthwise(x, w, Windows(1 if last else 2, w.shape[:rank], strides, dilations, as_padding(padding)), last)
+    y = _depthwise(x, w, Windows(1 if last else 2, sizes, strides, dilations, as_padding(padding)), last)
     y, mix = together(y, pointwise_kernel)
-    if mix.rank != y.rank or any(d != 1 for d in mix.shape[:rank]):
+    if mix.rank != y.rank or any(d != 1 for d in mix.shape[:-2]):
         raise ShapeError(f"separable_conv needs a pointwise kernel with windows of 1, got {mix.type}")
     if surely_differ(mix.shape[-2], y.shape[-1 if last else 1]):
         raise ShapeError(
             f"separable_conv needs a pointwise kernel for {y.shape[-1 if last else 1]} channels, got {mix.type}"
         )
-    ones = (1,) * rank
+    ones = (1,) * len(sizes)
     return _convolved(y, mix, Windows(1 if last else 2, ones, ones, ones, "valid"), 1, last)
 
 
@@ -264,9 +263,10 @@ def conv_transpose(
 
     Raises ShapeError if channels do not fit, or nothing would be left.
     """
-    x, w, rank, strides, dilations, last = _operands(
+    x, w, sizes, strides, dilations, last = _operands(
         "conv_transpose", inputs, kernel, strides, data_format, dilation_rate
     )
+    rank = len(sizes)
     padding = as_padding(padding)
     extra = (None,) * rank if output_padding is None else per_axis("output_padding", output_padding, rank, 0)
     have = x.shape[-1 if last else 1]
@@ -284,7 +284,7 @@ def conv_transpose(
     wanted: list[Dim] = list(laid.shape[:axis])
     start, behind = [0] * x.rank, [0] * x.rank
     for k in range(rank):
-        stride, span = strides[k], reach(w.shape[k], dilations[k])
+        stride, span = strides[k], reach(sizes[k], dilations[k])
         before, added = _transposed_padding(span, stride, padding, extra[k])
         full = (x.shape[axis + k] - 1) * stride + span
         own = min(max(added, 0), stride - 1)  # elements behind the last window that still belong to its windows

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
-from gnomon.compiler.sizes import Dim, product
+from gnomon.compiler.sizes import Dim
 from gnomon.ops.arguments import floating, numbers
 from gnomon.ops.convolution import Windows, as_format, as_padding, per_axis, same_padding
 from gnomon.tensor import node_of, op
@@ -63,7 +64,7 @@ def average_pool(inputs, pool_size, strides=None, padding="valid", data_format=N
     slide = _windows("average_pool", x, pool_size, strides, padding, data_format)
     total = build.reduce("sum", slide.of(slide.padded(x)), _inner(slide))
     if slide.padding == "valid":
-        return build.divide(total, float(product(slide.sizes)))
+        return build.divide(total, float(prod(slide.sizes)))
     count: Node | None = None
     for k in range(len(slide.sizes)):
         along = build.reshape(
@@ -115,9 +116,9 @@ def _adaptive(name: str, inputs: Any, output_size: Any, data_format: Any) -> tup
 def _even(x: Node, axis: int, counts: tuple[int, ...]) -> Windows | None:
     """The windows, if they share all axes evenly."""
     extents = x.shape[axis : axis + len(counts)]
-    if not all(isinstance(d, int) and d and d % n == 0 for d, n in zip(extents, counts, strict=True)):
+    sizes = tuple(d // n for d, n in zip(extents, counts, strict=True) if isinstance(d, int) and d and d % n == 0)
+    if len(sizes) < len(counts):
         return None
-    sizes = tuple(d // n for d, n in zip(extents, counts, strict=True))  # type: ignore[operator]  # integers
     return Windows(axis, sizes, sizes, (1,) * len(sizes), "valid")
 
 
@@ -134,7 +135,7 @@ def adaptive_average_pool(inputs, output_size, data_format=None):
     x = floating(x)
     slide = _even(x, axis, counts)
     if slide is not None:
-        return build.divide(build.reduce("sum", slide.of(x), _inner(slide)), float(product(slide.sizes)))
+        return build.divide(build.reduce("sum", slide.of(x), _inner(slide)), float(prod(slide.sizes)))
     for k, count in enumerate(counts, axis):
         inside, size = _inside(x.shape[k], count)
         share = build.divide(build.constant(1.0, x.dtype), build.cast(size, x.dtype))
