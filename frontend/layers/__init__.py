@@ -2,6 +2,7 @@
 
 from gnomon.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from gnomon.layers.basic import ActivityRegularization, Identity, Lambda, Rescaling
+from gnomon.layers.batch_normalization import BatchNormalization
 from gnomon.layers.dense import Dense
 from gnomon.layers.input import Input, InputLayer
 from gnomon.layers.input_spec import InputSpec
@@ -25,10 +26,17 @@ from gnomon.layers.merge import (
     subtract,
 )
 from gnomon.layers.noise import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
+from gnomon.layers.normalization import (
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from gnomon.layers.policy import DTypePolicy
 from gnomon.layers.reshape import Flatten, Permute, RepeatVector, Reshape
 
 __all__ = [
+    "BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
     "Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average", "Concatenate", "DTypePolicy", "Dense",
     "Dot", "Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise", "Identity", "Input", "InputLayer",
     "InputSpec", "Lambda", "Layer", "LeakyReLU", "Maximum", "Minimum", "Multiply", "PReLU", "Permute", "ReLU",

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 TOPICS = ["signatures", "activations", "losses", "layers", "optimizers", "schedules", "metrics", "initializers",
-          "regularizers", "configs", "fit", "texts", "errors", "mnist", "saving"]  # fmt: skip
+          "regularizers", "configs", "fit", "texts", "errors", "mnist", "saving",
+          "normalization"]  # fmt: skip
 
 
 def main(topics: list[str]) -> None:
