@@ -24,11 +24,11 @@ from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Symbol, substitute, symbols
 from gnomon.compiler.targets import Target
 from gnomon.functions import Function, Graph
-from gnomon.inspecting import _samples
+from gnomon.inspecting import _labels, _samples
 from gnomon.linking import shared_library
 from gnomon.models import Model
 from gnomon.models import data as adapters
-from gnomon.models.steps import _for_inputs, symbolic_data
+from gnomon.models.steps import _build_optimizer, _flat_logs, _for_inputs, symbolic_data
 from gnomon.runtime.device import device
 from gnomon.saving.files import to_write, written_aside
 from gnomon.utils import tree
@@ -58,6 +58,7 @@ def build(
     sizes: Mapping[str, int] | None = None,
     embed: bool = True,
     threads: bool = False,
+    train: bool = False,
 ) -> aot.Library:
     """A library that runs a model or function.
 
@@ -69,15 +70,17 @@ def build(
     sizes      values of other open sizes, by name
     embed      whether the weights are inside; else they are a file of their own
     threads    whether the functions can share their work among threads of the caller's
+    train      whether it can be trained too; the model must be compiled
 
-    Raises ArgumentError for a size that there is not, CompileError for a layer that cannot be compiled so.
+    Raises ArgumentError for a size that there is not, StateError for a model that is not built, or not compiled where
+    it is to be trained, CompileError for a layer that cannot be compiled so.
     """
     aot.check_prefix(prefix)
     target = target or device("cpu").target()
     fixed = dict(sizes or {})
     if batch is not None:
         fixed[BATCH] = batch
-    traced = _traced(source)
+    traced = _traced(source, train)
     _check_sizes([t.graph for t in traced], fixed, {} if max_batch is None else {BATCH: max_batch})
     variables = {key_of(v.node): v for t in traced for v in t.graph.variables}
     routines: list[aot.Routine] = []
@@ -86,12 +89,15 @@ def build(
         request = _fixed(t.graph, fixed)
         program = compile_graph(request, target)
         changed |= {key_of(p) for p, _ in request.updates}
-        routines.append(_routine(t, program, routines))
+        routines.append(_routine(t, program, bool(request.updates)))
     aot.check_steps(r.program for r in routines)
     largest = {} if max_batch is None or batch is not None else {BATCH: max_batch}
+    metrics: list[int] = []
+    if train and isinstance(source, Model):
+        metrics = [key_of(v.node) for m in source.metrics for v in m.variables]
     return aot.Library(
         prefix, f"{_kind(source)} {source.name!r}", gnomon.__version__, target, tuple(routines),
-        _stored(routines, variables, changed), embed, threads, largest,
+        _stored(routines, variables, changed), embed, threads, largest, tuple(k for k in metrics if k in changed),
     )  # fmt: skip
 
 
@@ -101,12 +107,12 @@ def can_build(source: Any) -> bool:
 
 
 def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str, int]:
-    """Write a library and its header. Returns the files with their sizes.
+    """Write a library, its header, and its weights if they are a file. Returns the files with their sizes.
 
     base     where, without an ending
     kind     'obj', 'static' or 'shared'
     ending   of the library: '.o', '.a', '.so' and the like
-    Both files are there when it returns, or neither has changed. Raises FileError if they cannot be written.
+    All files are there when it returns, or none has changed. Raises FileError if they cannot be written.
     """
     texts, exported = aot.modules(library)
     content = aot.compile_object(texts, exported, library.target)
@@ -115,6 +121,8 @@ def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str,
     elif kind == "shared":
         content = shared_library(content, exported, library.target, base.name + ending)
     files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
+    if not library.embed:
+        files[f"{base}.weights"] = library.weights_file
     return write_all(files)
 
 
@@ -131,11 +139,11 @@ def _kind(source: Model | Function) -> str:
     return "model" if isinstance(source, Model) else "function"
 
 
-def _routine(traced: Traced, program: Program, before: Sequence[aot.Routine]) -> aot.Routine:
+def _routine(traced: Traced, program: Program, changes: bool) -> aot.Routine:
     taken = {"state", "weights", "workspace", "workspace_bytes", "threads", *program.sizes}
     inputs = aot.arguments_of(program, program.inputs, traced.inputs, taken)
     outputs = aot.arguments_of(program, program.outputs, traced.outputs, taken)
-    return aot.Routine(traced.name, traced.what, program, inputs, outputs)
+    return aot.Routine(traced.name, traced.what, program, inputs, outputs, changes)
 
 
 def _stored(
@@ -160,13 +168,17 @@ def _stored(
 # ---- what to compile
 
 
-def _traced(source: Model | Function) -> list[Traced]:
+def _traced(source: Model | Function, train: bool) -> list[Traced]:
     if isinstance(source, Function):
+        if train:
+            raise ArgumentError(f"{source.name!r} is a function: only a model can be trained")
         if source.graph.repeat is not None:
             raise ArgumentError(f"{source.name!r} repeats its graph: only a function without `repeat` can be compiled")
         outputs = _output_names(source)
         return [Traced("run", f"The function {source.name!r}.", source.graph, source.input_names, outputs)]
-    return [_prediction(source)]
+    if not train:
+        return [_prediction(source)]
+    return [_prediction(source), _step(source, "train"), _step(source, "test")]
 
 
 def _output_names(source: Function) -> list[str]:
@@ -191,6 +203,36 @@ def _prediction(model: Model) -> Traced:
     if len(names) != len(graph.outputs):
         names = ["output"] if len(graph.outputs) == 1 else [f"output_{k + 1}" for k in range(len(graph.outputs))]
     return Traced("run", f"The outputs of {model.name!r}.", graph, _input_names(model, given), names)
+
+
+def _step(model: Model, mode: str) -> Traced:
+    """One step of training or testing, on one batch."""
+    state = model._ready("compile")
+    x = _samples(model, mode)
+    model.build_for(x)
+    data = symbolic_data(model, (x, _labels(model, state), None), BATCH)
+    x, y, _ = data
+    with ExitStack() as stack:
+        if state.trainable is not None:
+            state.trainable.note(model)
+            stack.enter_context(state.trainable.in_force())
+        updates = stack.enter_context(collecting_updates())
+        batch = adapters.pack(_for_inputs(model, x), y, None)
+        if mode == "train":
+            _build_optimizer(model)
+            logs = model.train_step(batch)
+        else:
+            logs = model.test_step(batch)
+        values = _flat_logs(logs)
+    model._clear_losses()
+    inputs, labels = ([t for t in tree.flatten(part) if t is not None] for part in (x, y))
+    graph = Graph.of([*inputs, *labels], list(values.values()), updates, None, f"{model.name}_{mode}", "ignore")
+    names = [*_input_names(model, inputs), *(t.name or "y" for t in labels)]
+    what = {
+        "train": f"One step of training {model.name!r} on a batch. What it fills in are means since reset_metrics.",
+        "test": f"Evaluates {model.name!r} on a batch. What it fills in are means since reset_metrics.",
+    }[mode]
+    return Traced({"train": "step", "test": "evaluate"}[mode], what, graph, names, list(values))
 
 
 def _input_names(model: Model, given: Sequence[Any]) -> list[str]:

@@ -10,18 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.aot.layout import owner_of
-from gnomon.compiler.aot.library import Library, Routine
+from gnomon.compiler.aot.library import HEAD, MAGIC, MIXED, Library, Routine
 from gnomon.compiler.program import Check
 from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Max, Size, Symbol, non_negative, product
 
 OK, POINTER, SIZE, WORKSPACE, STATE, DATA = range(6)
 CHECKS = 16
 """What functions return; from CHECKS on, the messages of the programs' own checks."""
-
-HEAD = 32
-"""Bytes before a state's variables, and before what is saved of them: magic number, digest, length, check sum."""
-
-MAGIC = int.from_bytes(b"gnomon 1", "little")
 
 SHARED_WORK = 10_000
 """Nanoseconds of work below which a launch is not offered to the caller's threads."""
@@ -48,7 +43,7 @@ def error_texts(library: Library) -> dict[int, str]:
         OK: "all right",
         POINTER: "a pointer is NULL",
         SIZE: "a size is larger than this library allows",
-        WORKSPACE: "the workspace is too small",
+        WORKSPACE: "the memory given is too small",
     }
     if library.stateful:
         texts[STATE] = "the state was not made by init or load of this library"
@@ -188,6 +183,10 @@ class Functions:
 
     def module(self) -> str:
         library = self.library
+        if library.stateful:
+            self.state()
+        if not library.embed:
+            self.weights()
         for routine in library.routines:
             self.routine(routine)
         self.workspace_bytes()
@@ -196,6 +195,8 @@ class Functions:
         head = [f'target triple = "{library.target.triple}"']
         entries = dict.fromkeys(r.program.entry for r in library.routines)
         head += [f"declare i32 @{e}(ptr, ptr, ptr)" for e in entries]
+        if library.stateful or not library.embed:
+            self.parts.append(CHECK_SUM.format(mixed=MIXED))
         if library.embed and library.weights:
             head.append(f"@weights = internal constant {_bytes(library.weights)}, align {library.align}")
         if library.threads:
@@ -232,7 +233,10 @@ class Functions:
         needed = [p.removeprefix("ptr ") for p in (*state, *arrays)]
         nulls = [f.emit(f"icmp eq ptr {p}, null") for p in needed if p not in {f"%out{k}" for k in scalar}]
         f.fail_if_any(nulls, POINTER)
-        self._check_state(f)
+        if library.stateful:
+            self._check_head(f, "%state", STATE)
+        if not library.embed:
+            self._check_head(f, "%weights", DATA)
         self._sizes(f, names, names)
         f.fail_if_any([f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}") for n in names], SIZE)
         for check in _all_checks(routine):
@@ -251,17 +255,114 @@ class Functions:
     def _state_parameters(self) -> list[str]:
         return ["ptr %weights"] * (not self.library.embed) + ["ptr %state"] * self.library.stateful
 
-    def _check_state(self, f: _Function) -> None:
-        if self.library.stateful:
-            self._check_head(f, "%state", STATE)
+    def _mark(self) -> tuple[int, int]:
+        """The first 16 bytes of this library's states, and of its weights if they are a file."""
+        return MAGIC, int.from_bytes(self.library.digest, "little", signed=True)
 
-    def _check_head(self, f: _Function, base: str, code: int) -> None:
-        """Fail if the 16 bytes at `base` are not those of this library's states."""
+    def _check_head(self, f: _Function, base: str, code: int, *more: int) -> None:
+        """Fail if the words at `base` are not the mark, followed by `more`."""
         wrong = []
-        for k, value in enumerate((MAGIC, int.from_bytes(self.library.digest, "little", signed=True))):
+        for k, value in enumerate((*self._mark(), *more)):
             found = f.emit(f"load i64, ptr {f.at(base, 8 * k)}, align 1")
             wrong.append(f.emit(f"icmp ne i64 {found}, {value}"))
         f.fail_if_any(wrong, code)
+
+    def _check_data(self, f: _Function, length: int) -> None:
+        """Fail if `%bytes` bytes at `%data` are not a head and `length` bytes with their check sum."""
+        f.fail_if(f.emit(f"icmp ult {self.word} %bytes, {HEAD + length}"), DATA)
+        self._check_head(f, "%data", DATA, length)
+        told = f.emit(f"load i64, ptr {f.at('%data', 24)}, align 1")
+        found = f.emit(f"call i64 @gnomon.check_sum(ptr {f.at('%data', HEAD)}, i64 {length // 8})")
+        f.fail_if(f.emit(f"icmp ne i64 {told}, {found}"), DATA)
+
+    # ---- weights and state
+
+    def number(self, name: str, value: int) -> None:
+        """A function that returns a number of bytes."""
+        f = self.define(name, self.word, [])
+        f.do(f"ret {self.word} {value}")
+        self.parts.append(f.text())
+
+    def weights(self) -> None:
+        """What checks a file of weights."""
+        self.number("weights_bytes", HEAD + len(self.library.weights))
+        f = self.define("check_weights", "i32", ["ptr %data", f"{self.word} %bytes"])
+        f.fail_if(f.emit("icmp eq ptr %data, null"), POINTER)
+        self._check_data(f, len(self.library.weights))
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+
+    def state(self) -> None:
+        """What makes, saves and restores a state."""
+        library = self.library
+        copied, size = library.copied_bytes, library.state_bytes
+        self.number("state_bytes", HEAD + size)
+        f = self.define("init", "i32", self._state_parameters())
+        f.fail_if_any([f.emit(f"icmp eq {p}, null") for p in self._state_parameters()], POINTER)
+        if not library.embed:
+            self._check_head(f, "%weights", DATA)
+        self._put_head(f, "%state")
+        if copied:
+            self._copy(f, f.at("%state", HEAD), self._weights(f), copied)
+        if size > copied:
+            self._clear(f, f.at("%state", HEAD + copied), size - copied)
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+        if library.reset:
+            self._reset()
+
+        f = self.define("save", "i32", ["ptr %state", "ptr %data", f"{self.word} %bytes"])
+        f.fail_if_any([f.emit(f"icmp eq ptr {p}, null") for p in ("%state", "%data")], POINTER)
+        self._check_head(f, "%state", STATE)
+        f.fail_if(f.emit(f"icmp ult {self.word} %bytes, {HEAD + size}"), WORKSPACE)
+        self._put_head(f, "%data")
+        f.do(f"store i64 {size}, ptr {f.at('%data', 16)}, align 1")
+        total = f.emit(f"call i64 @gnomon.check_sum(ptr {f.at('%state', HEAD)}, i64 {size // 8})")
+        f.do(f"store i64 {total}, ptr {f.at('%data', 24)}, align 1")
+        self._copy(f, f.at("%data", HEAD), f.at("%state", HEAD), size)
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+
+        f = self.define("load", "i32", ["ptr %state", "ptr %data", f"{self.word} %bytes"])
+        f.fail_if_any([f.emit(f"icmp eq ptr {p}, null") for p in ("%state", "%data")], POINTER)
+        self._check_data(f, size)
+        self._put_head(f, "%state")
+        self._copy(f, f.at("%state", HEAD), f.at("%data", HEAD), size)
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+
+    def _reset(self) -> None:
+        """What sets some variables to their first values."""
+        library = self.library
+        parameters = self._state_parameters()
+        f = self.define("reset_metrics", "i32", parameters)
+        f.fail_if_any([f.emit(f"icmp eq {p}, null") for p in parameters], POINTER)
+        if not library.embed:
+            self._check_head(f, "%weights", DATA)
+        self._check_head(f, "%state", STATE)
+        for s in library.stored:
+            if s.changes and s.key in library.reset:
+                offset = library.place_of(s.key).offset
+                if any(s.data):
+                    self._copy(f, f.at("%state", HEAD + offset), f.at(self._weights(f), offset), len(s.data))
+                else:
+                    self._clear(f, f.at("%state", HEAD + offset), len(s.data))
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+
+    def _weights(self, f: _Function) -> str:
+        return "@weights" if self.library.embed else f.at("%weights", HEAD)
+
+    def _put_head(self, f: _Function, base: str) -> None:
+        self._clear(f, base, HEAD)
+        for k, value in enumerate(self._mark()):
+            f.do(f"store i64 {value}, ptr {f.at(base, 8 * k)}, align 1")
+
+    def _copy(self, f: _Function, target: str, source: str, count: int) -> None:
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {count}, i1 false)")
+
+    def _clear(self, f: _Function, target: str, count: int) -> None:
+        f.do(f"call void @llvm.memset.p0.i64(ptr {target}, i8 0, i64 {count}, i1 false)")
 
     def _offsets(self, f: _Function, routine: Routine) -> tuple[dict[int, str], str]:
         """Where each temporary lies, and the bytes of all."""
@@ -297,7 +398,7 @@ class Functions:
         for k, name in enumerate(program.sizes):
             f.do(f"store i64 {f.symbols[name]}, ptr {f.at(values, k, 'i64')}, align 8")
         places: dict[int, str] = dict(zip(program.inputs, (f"%in{k}" for k in range(len(routine.inputs))), strict=True))
-        weights = "@weights" if library.embed else f.at("%weights", HEAD)
+        weights = self._weights(f)
         for slot, key in program.variables:
             kept = library.place_of(key)
             places[slot] = f.at("%state", HEAD + kept.offset) if kept.in_state else f.at(weights, kept.offset)
@@ -368,6 +469,31 @@ class Functions:
             found = f.emit(f"select i1 {is_it}, ptr {self.constant(text)}, ptr {found}")
         f.do(f"ret ptr {found}")
         self.parts.append(f.text())
+
+
+CHECK_SUM = """\
+define internal i64 @gnomon.check_sum(ptr %data, i64 %count) #0 {{
+entry:
+  br label %head
+head:
+  %k = phi i64 [ 0, %entry ], [ %next, %body ]
+  %one = phi i64 [ 0, %entry ], [ %one.more, %body ]
+  %two = phi i64 [ 0, %entry ], [ %two.more, %body ]
+  %more = icmp ult i64 %k, %count
+  br i1 %more, label %body, label %done
+body:
+  %place = getelementptr i64, ptr %data, i64 %k
+  %word = load i64, ptr %place, align 1
+  %one.more = add i64 %one, %word
+  %two.more = add i64 %two, %one.more
+  %next = add i64 %k, 1
+  br label %head
+done:
+  %mixed = mul i64 %two, {mixed}
+  %sum = xor i64 %one, %mixed
+  ret i64 %sum
+}}"""
+"""See `library.check_sum`."""
 
 
 def _bytes(data: bytes) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from gnomon.compiler.aot.functions import error_texts
-from gnomon.compiler.aot.library import LARGEST, Argument, Library, Routine
+from gnomon.compiler.aot.library import HEAD, LARGEST, Argument, Library, Routine
 from gnomon.compiler.sizes import Dim
 
 CODES = ("OK", "POINTER", "SIZE", "WORKSPACE", "STATE", "DATA")
@@ -21,7 +21,8 @@ def header(library: Library) -> str:
             f"{library.target.triple}{f' ({library.target.cpu})' if library.target.cpu else ''}. Do not edit.",
             "",
             "The functions allocate nothing, keep nothing and start no threads. They may be called from several "
-            "threads at once, each with a workspace of its own. Arrays are row-major and do not overlap.",
+            "threads at once, each with a workspace"
+            f"{' and a state' if library.stateful else ''} of its own. Arrays are row-major and do not overlap.",
         ),
         f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stddef.h>\n#include <stdint.h>\n",
         '#ifdef __cplusplus\nextern "C" {\n#endif\n',
@@ -30,7 +31,11 @@ def header(library: Library) -> str:
     ]
     if library.threads:
         parts.append(_threads(library))
-    parts += [_workspace(library)]
+    parts.append(_workspace(library))
+    if not library.embed:
+        parts.append(_weights(library))
+    if library.stateful:
+        parts.append(_state(library))
     parts += [_routine(library, r) for r in library.routines]
     parts += [
         _comment("What a code that a function returned means.")
@@ -102,6 +107,42 @@ def _workspace(library: Library) -> str:
     return f"{text}\nsize_t {library.prefix}_workspace_bytes({sizes});\n"
 
 
+def _weights(library: Library) -> str:
+    p = library.prefix
+    return (
+        _comment(
+            f"The weights are the contents of {p}.weights, in memory that begins at a multiple of 8 (better 64) bytes. "
+            "This checks them; the other functions look only whether they are of this model."
+        )
+        + f"\n#define {p.upper()}_WEIGHTS_BYTES {len(library.weights_file)}\nsize_t {p}_weights_bytes(void);"
+        f"\nint {p}_check_weights(const void *weights, size_t bytes);\n"
+    )
+
+
+def _state(library: Library) -> str:
+    p = library.prefix
+    weights = "" if library.embed else "const void *weights, "
+    size = HEAD + library.state_bytes
+    text = _comment(
+        "What the functions change is in a state: memory of the caller's that begins at a multiple of 8 (better 64) "
+        "bytes.",
+        "",
+        "init gives it the values that it had when this library was made.",
+        *(["reset_metrics starts the metrics afresh, as at the beginning of an epoch."] if library.reset else []),
+        "save copies it to where load can have it from, later or elsewhere: on any machine, by a library made of the "
+        "same model. load changes nothing if the data is damaged or of another model.",
+    )
+    lines = [
+        f"#define {p.upper()}_STATE_BYTES {size}",
+        f"size_t {p}_state_bytes(void);",
+        f"int {p}_init({weights}void *state);",
+        *([f"int {p}_reset_metrics({weights}void *state);"] if library.reset else []),
+        f"int {p}_save(const void *state, void *data, size_t bytes); /* {p.upper()}_STATE_BYTES of them */",
+        f"int {p}_load(void *state, const void *data, size_t bytes);",
+    ]
+    return "\n".join([text, *lines, ""])
+
+
 def _routine(library: Library, routine: Routine) -> str:
     lines = [routine.what, ""]
     width = max((len(a.name) for a in (*routine.inputs, *routine.outputs)), default=0)
@@ -116,7 +157,7 @@ def _routine(library: Library, routine: Routine) -> str:
     if not library.embed:
         parameters.append("const void *weights")
     if library.stateful:
-        parameters.append("void *state")
+        parameters.append("void *state" if routine.changes else "const void *state")
     parameters += [f"const {a.c_type} *{a.name}" for a in routine.inputs]
     parameters += [f"{a.c_type} *{a.name}" for a in routine.outputs]
     parameters += [f"size_t {s}" for s in routine.program.sizes]

@@ -48,11 +48,11 @@ class Layout:
 
 def blocks_of(program: Program) -> list[Block]:
     """The temporaries that need memory of their own."""
-    end = len(program.steps)
+    end = max((s.last for s in program.slots), default=0) + 1
     lives: dict[int, tuple[int, int]] = {}
     for number, slot in enumerate(program.slots):
         owner = owner_of(program, number)
-        if program.slots[owner].kind != "temporary":
+        if program.slots[owner].kind != "temporary" or slot.row is not None:
             continue
         first, last = (0, end) if slot.first < 0 or slot.last < 0 else (slot.first, slot.last)
         if number in program.outputs:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from gnomon.compiler import dtypes
 from gnomon.compiler.aot.layout import Layout, arrange, blocks_of
-from gnomon.compiler.compile import all_steps
 from gnomon.compiler.errors import ArgumentError, CompileError
 from gnomon.compiler.program import Library as LibraryCall
-from gnomon.compiler.program import Program
+from gnomon.compiler.program import Program, all_steps
 from gnomon.compiler.sizes import Dim
 from gnomon.compiler.targets import Target
 
 LARGEST = 2**31 - 1
 """The largest value of a size: byte counts of arrays with two such axes still fit 64 bits."""
+
+LARGE = 4096
+"""Bytes from which a stored array begins on a cache line of its own, on every target: so that states and weights saved
+on one are read on another."""
+
+HEAD = 64
+"""Bytes before the arrays of a state, of what is saved of it, and of a file of weights: magic number, digest, bytes of
+the arrays, check sum."""
+
+MAGIC = int.from_bytes(b"gnomon 1", "little")
+
+MIXED = 0x9E3779B97F4A7C15
+"""An odd number that spreads the low bits of what it is multiplied by: 2^64 times the golden section."""
 
 TYPICAL = 16
 """What an open size is taken to be where something has to be guessed from it."""
@@ -54,13 +69,18 @@ class Argument:
 
 @dataclass(frozen=True)
 class Routine:
-    """A C function `<prefix>_<name>` that runs a program. `what` says in a line what it does."""
+    """A C function `<prefix>_<name>` that runs a program.
+
+    what      it does, in a line
+    changes   whether it changes variables
+    """
 
     name: str
     what: str
     program: Program
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
+    changes: bool = False
 
     @cached_property
     def layout(self) -> Layout:
@@ -118,7 +138,7 @@ class Library:
 
     @property
     def align(self) -> int:
-        """Of arrays in the weights, the state and the workspace."""
+        """Of arrays in the workspace."""
         return 8 if self.target.vector_bytes < 16 else 64
 
     def most(self, size: str) -> int:
@@ -137,7 +157,7 @@ class Library:
         known: dict[bytes, int] = {}
 
         def add(data: bytes) -> int:
-            blob.extend(bytes(-len(blob) % self.align))
+            blob.extend(bytes(-len(blob) % _aligned(data)))
             at = len(blob)
             blob.extend(data)
             return at
@@ -148,7 +168,7 @@ class Library:
             places[s.key] = Place(add(s.data), True)
         copied = state = len(blob)
         for s in changing[len(filled) :]:
-            state += -state % self.align
+            state += -state % _aligned(s.data)
             places[s.key] = Place(state, True)
             state += len(s.data)
         for s in self.stored:
@@ -157,7 +177,8 @@ class Library:
                     known[s.data] = add(s.data)
                 if s.key:
                     places[s.key] = Place(known[s.data], False)
-        return bytes(blob), places, known, copied, state
+        blob.extend(bytes(-len(blob) % 8))
+        return bytes(blob), places, known, copied, state + -state % 8
 
     @property
     def weights(self) -> bytes:
@@ -191,6 +212,12 @@ class Library:
             found.update(repr((s.name, s.dtype, s.shape, s.changes, place)).encode())
         return found.digest()[:8]
 
+    @property
+    def weights_file(self) -> bytes:
+        """The weights as the functions expect them where they are not inside the library."""
+        head = struct.pack("<Q8sQQ", MAGIC, self.digest, len(self.weights), check_sum(self.weights))
+        return head.ljust(HEAD, b"\0") + self.weights
+
     def workspace_bytes(self, sizes: Mapping[str, int]) -> int:
         """Bytes that every routine can do with, for these sizes."""
         return max((self._needed(r, sizes) for r in self.routines), default=0)
@@ -210,6 +237,21 @@ class Library:
         most = self.most(size)
         step = max(1, most // 2048)
         return max(self.workspace_bytes({size: n}) for n in {*range(0, most, step), most})
+
+
+def _aligned(data: bytes) -> int:
+    return 64 if len(data) >= LARGE else 16
+
+
+def check_sum(data: bytes) -> int:
+    """Of words of 64 bits: their sum, and the sum of those sums, which tells their order.
+
+    Fletcher 1982, "An Arithmetic Checksum for Serial Transmissions", modulo 2^64.
+    """
+    words = np.frombuffer(data, "<u8")
+    order = np.arange(len(words), 0, -1, dtype=np.uint64)
+    one, two = int(words.sum(dtype=np.uint64)), int((words * order).sum(dtype=np.uint64))
+    return one ^ two * MIXED & (1 << 64) - 1
 
 
 def check_steps(programs: Iterable[Program]) -> None:

@@ -45,6 +45,9 @@ def _sizes(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option("--batch", default="any", show_default=True, metavar="N|any", callback=_batch, help="Samples of a call.")
 @click.option("--max-batch", type=click.IntRange(1), metavar="N", help="The most samples, where any are allowed.")
 @click.option("--size", "sizes", multiple=True, metavar="NAME=N", callback=_sizes, help="Fix another open size.")
+@click.option("--weights", type=click.Choice(["embed", "file"]), default="embed", show_default=True,
+              help="Inside the library, or in OUT.weights, which the caller loads.")
+@click.option("--train", is_flag=True, help="Also what trains and evaluates it; the model must be compiled.")
 @click.option("--threads", is_flag=True, help="Functions can share work among threads of the caller's own.")
 @JSON
 def compile_command(
@@ -55,6 +58,8 @@ def compile_command(
     batch: int | None,
     max_batch: int | None,
     sizes: dict[str, int],
+    weights: str,
+    train: bool,
     threads: bool,
     machine: bool,
 ) -> None:
@@ -64,7 +69,8 @@ def compile_command(
     gnomon compile digits.keras -o digits.o              an object file, and digits.h
     gnomon compile digits.keras -o build/digits.so       a shared library
     gnomon compile train.py:model -o digits.a --batch 1  for one sample at a time
-    gnomon compile train.py:step -o step.o --name my     a compiled function; my_run(...)
+    gnomon compile train.py:model -o digits.o --train    with what trains it: digits_step(...)
+    gnomon compile train.py:step -o step.o --name my     a compiled function: my_run(...)
 
     The header says how its functions are called. They allocate nothing and keep nothing; the caller gives them memory
     to work in.
@@ -79,7 +85,8 @@ def compile_command(
     if not ahead.can_build(source):
         raise click.ClickException(f"{target} is of type {type(source).__name__}; compile takes a model or a function")
     library = ahead.build(
-        source, prefix, batch=batch, max_batch=max_batch, sizes=sizes, threads=threads
+        source, prefix, batch=batch, max_batch=max_batch, sizes=sizes, embed=weights == "embed", threads=threads,
+        train=train,
     )
     ending = path.suffix if path.suffix in ENDINGS else FORMATS[kind]
     written = ahead.write(library, base, kind, ending)

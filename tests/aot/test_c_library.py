@@ -106,7 +106,7 @@ def test_errors_are_codes_with_texts(model, tmp_path):
     """
     program = compile_c(tmp_path, source, "article.o")
     printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
-    large, small = "a size is larger than this library allows", "the workspace is too small"
+    large, small = "a size is larger than this library allows", "the memory given is too small"
     assert printed == ["all right", "a pointer is NULL", large, large, small, small, "not a code of this library", "0"]
 
 
