@@ -67,9 +67,12 @@ from gnomon.layers.pooling import (
     MaxPooling3D,
 )
 from gnomon.layers.reshape import Flatten, Permute, RepeatVector, Reshape
+from gnomon.layers.spectral_normalization import SpectralNormalization
+from gnomon.layers.wrapper import Wrapper
 
 __all__ = [
     "BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
+    "SpectralNormalization", "Wrapper",
     "Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average", "Concatenate", "DTypePolicy", "Dense",
     "Dot", "Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise", "Identity", "Input", "InputLayer",
     "InputSpec", "Lambda", "Layer", "LeakyReLU", "Maximum", "Minimum", "Multiply", "PReLU", "Permute", "ReLU",

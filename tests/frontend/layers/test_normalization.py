@@ -227,3 +227,80 @@ def test_synchronized_is_taken():
 def test_mistakes(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+# ---- spectral normalization
+
+
+def without_quantization(value):
+    if isinstance(value, dict):
+        return {k: without_quantization(v) for k, v in value.items() if k != "quantization_config"}
+    return plain(value)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["class"] == "SpectralNormalization"])
+def test_spectral_norm_is_taken_out_as_by_keras(name):
+    case = CASES[name]
+    clear_session()
+    layer = layers.SpectralNormalization(layers.Dense(5), power_iterations=case["iterations"])
+    layer.build(case["x"].shape)
+    assert [w.path for w in layer.weights] == list(case["weights"])
+    assert [w.path for w in layer.trainable_weights] == case["trainable"]
+    layer.set_weights(list(case["weights"].values()))
+    np.testing.assert_allclose(layer(case["x"], **case["options"]), case["output"], rtol=1e-5, atol=1e-6)
+    for weight in layer.weights:
+        np.testing.assert_allclose(weight, case["after"][weight.path], rtol=1e-5, atol=1e-6)
+    assert without_quantization(layer.get_config()) == without_quantization(case["config"])
+    again = layers.SpectralNormalization.from_config(case["config"])
+    assert isinstance(again.layer, layers.Dense)
+    assert again.power_iterations == case["iterations"]
+
+
+def test_spectral_norm_becomes_1_while_training():
+    inner = layers.Dense(6, use_bias=False)
+    model = gnomon.Sequential([layers.Input((5,)), layers.SpectralNormalization(inner)])
+    model.compile(optimizer=gnomon.optimizers.SGD(0.0), loss="mse")
+    inner.kernel.assign(3 * np.random.default_rng(0).standard_normal((5, 6)))
+    x = np.random.default_rng(1).standard_normal((64, 5)).astype("float32")
+    for _ in range(40):
+        model.train_on_batch(x, np.zeros((64, 6)))
+    np.testing.assert_allclose(np.linalg.svd(inner.kernel.numpy())[1][0], 1, rtol=1e-3)
+    before = inner.kernel.numpy()
+    np.testing.assert_allclose(model.predict(x, verbose=0), x @ before, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_a_divided_kernel():
+    """Equation 12 of the paper, with u and v held: (g - <g, W/s> v u^T) / s."""
+    layer = layers.SpectralNormalization(layers.Dense(4, use_bias=False, dtype="float64"), dtype="float64")
+    given, x = layers.Input((3,), dtype="float64"), np.random.default_rng(0).standard_normal((2, 3))
+    with collecting_updates():
+        layer(given)
+        u, w = layer.vector_u.numpy(), layer.kernel.numpy()
+        output = layer(given, training=True)
+    found = evaluate(grad(ops.square(output).sum(), layer.kernel), [given], [x])
+    v = u @ w.T / np.linalg.norm(u @ w.T)
+    u = v @ w / np.linalg.norm(v @ w)
+    s = (v @ w @ u.T).item()
+    g = 2 * x.T @ (x @ w / s)
+    np.testing.assert_allclose(found, (g - (g * w / s).sum() * v.T @ u) / s, rtol=1e-6)
+
+
+def test_a_kernel_of_zeros_stays():
+    layer = layers.SpectralNormalization(layers.Dense(4, kernel_initializer="zeros"))
+    layer.build((2, 3))
+    u = layer.vector_u.numpy()
+    np.testing.assert_array_equal(layer(np.ones((2, 3), "float32"), training=True), np.zeros((2, 4)))
+    np.testing.assert_array_equal(layer.vector_u, u)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: layers.SpectralNormalization("dense"), "isn't a supported layer type"),
+        (lambda: layers.SpectralNormalization(layers.Dense(2), power_iterations=0), "greater than zero"),
+        (lambda: layers.SpectralNormalization(layers.ReLU())(np.ones((2, 3))), "`kernel` or `embeddings`"),
+    ],
+)
+def test_mistakes_with_spectral_norms(make, words):
+    with pytest.raises(ArgumentError, match=words):
+        make()
