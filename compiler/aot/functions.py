@@ -490,7 +490,8 @@ body:
   br label %head
 done:
   %mixed = mul i64 %two, {mixed}
-  %sum = xor i64 %one, %mixed
+  %turned = call i64 @llvm.fshl.i64(i64 %mixed, i64 %mixed, i64 32)
+  %sum = xor i64 %one, %turned
   ret i64 %sum
 }}"""
 """See `library.check_sum`."""

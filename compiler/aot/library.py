@@ -251,7 +251,8 @@ def check_sum(data: bytes) -> int:
     words = np.frombuffer(data, "<u8")
     order = np.arange(len(words), 0, -1, dtype=np.uint64)
     one, two = int(words.sum(dtype=np.uint64)), int((words * order).sum(dtype=np.uint64))
-    return one ^ two * MIXED & (1 << 64) - 1
+    mixed = two * MIXED & (1 << 64) - 1
+    return one ^ (mixed << 32 | mixed >> 32) & (1 << 64) - 1
 
 
 def check_steps(programs: Iterable[Program]) -> None:
