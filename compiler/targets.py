@@ -17,6 +17,7 @@ class Target:
     fma             a fused multiply-add exists (else it would become a library call)
     l1, l2          data cache bytes of one core
     threads         how many threads a launch may be split among
+    winograd        3x3 convolutions may trade accuracy for speed
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Target:
     l1: int = 32 << 10
     l2: int = 512 << 10
     threads: int = 1
+    winograd: bool = False
 
     def lanes(self, bits: int) -> int:
         """How many numbers of `bits` bits one vector register holds."""

@@ -30,6 +30,7 @@ def host_target() -> Target:
 
     `cpu` and `features` are empty: code is generated for the host's own, which only code generation need know
     (`codegen.llvm_cpu`), and a text that names no cpu is the same on every machine with equal vectors.
+    With GNOMON_WINOGRAD=0 no convolution trades accuracy for speed.
     Raises ArgumentError if GNOMON_THREADS is not a positive number.
     """
     machine = platform.machine().lower()
@@ -45,7 +46,8 @@ def host_target() -> Target:
     elif machine in ("aarch64", "arm64"):
         registers, fma = 32, True
     l1, l2 = _caches()
-    return Target("cpu", _triple(machine), "", "", vector, registers, fma, l1, l2, threads())
+    fast = os.environ.get("GNOMON_WINOGRAD", "1").strip() != "0"
+    return Target("cpu", _triple(machine), "", "", vector, registers, fma, l1, l2, threads(), fast)
 
 
 def _cpu_features() -> dict[str, bool]:

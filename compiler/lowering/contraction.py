@@ -6,15 +6,27 @@ from gnomon.compiler.lowering.cpu import flat, merged
 from gnomon.compiler.lowering.deep import Deep
 from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.tiles import Piece, Product, Schedule
+from gnomon.compiler.lowering.winograd import Winograd
 from gnomon.compiler.targets import Target
 
 
 def kernels(rows: RowProgram, target: Target, label: str, constant: frozenset[str]) -> list[Piece] | None:
     """The kernels of a product, None if its row program is not of this form. `constant`: buffers that stay the same."""
-    rows = merged(flat(rows))
+    rows = flat(rows)
     product_of = Product.of(rows)
     if product_of is None:
         return None
+    fast = Winograd(product_of, target, constant)
+    least = fast.least() if fast.fits() else None
+    if least is not None and least <= 1:
+        return fast.run(label, (), 0)
+    plain = _plain(merged(rows), target, label, constant)
+    return plain if plain is None or least is None else fast.run(label, plain, least)
+
+
+def _plain(rows: RowProgram, target: Target, label: str, constant: frozenset[str]) -> list[Piece] | None:
+    product_of = Product.of(rows)
+    assert product_of is not None
     deep = Deep(product_of, target)
     if deep.pays():
         return deep.run(label)

@@ -28,7 +28,7 @@ from gnomon.compiler.kernel import (
 from gnomon.compiler.lowering import cpu
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
-from gnomon.compiler.lowering.tiles import FEW_ROWS, Panels, Piece, Product, Schedule, Tile, loads, min_of
+from gnomon.compiler.lowering.tiles import FEW_ROWS, Panels, Piece, Product, Schedule, Tile, epilogue, loads, min_of
 from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, floordiv, maximum, modulo, product
 from gnomon.compiler.targets import Target
 
@@ -132,7 +132,7 @@ class Deep(Schedule):
         body = self._decode(body, share, axes)
         place = modulo(Size.of(outer), shares) if self.parts > 1 else Size.of(outer)
         body = Rewriter(index=lambda a: place if a is share else None).body(body)
-        values = [] if partial is not None else self._epilogue()
+        values = [] if partial is not None else epilogue(p)
         reads = tuple(dict.fromkeys([*loads([p.left, p.right]), *loads(values)]))
         writes = p.rows.writes if partial is None else (partial,)
         allocs = tuple(Alloc(x) for x in self.allocs)
@@ -239,13 +239,10 @@ class Deep(Schedule):
         p = self.p
         part = Index("part", self.parts)
         total = Stage((part,), [(p.total, "sum", Load(partial, (self._place(Size.of(part)),)))])
-        reads = tuple(dict.fromkeys([partial, *loads(self._epilogue())]))
+        reads = tuple(dict.fromkeys([partial, *loads(epilogue(p))]))
         rows = RowProgram(p.rows.outer, (total, *p.after), (), reads, p.rows.writes)
         kernel, extent = cpu.kernel(rows, self.target, f"{label} parts")
         return Piece(kernel, extent, 0)
-
-    def _epilogue(self) -> list[Expr]:
-        return [e for s in self.p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
 
 
 def known_factor(d: Dim) -> int:

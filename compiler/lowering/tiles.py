@@ -440,7 +440,7 @@ class Schedule:
         body = self._decode(body, outer, axes)
         unpacked = self.right is None or self.alone
         operands = loads([p.left] if self.left is None else []) + loads([p.right] if unpacked else [])
-        values = [e for s in p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
+        values = epilogue(p)
         packed = tuple(b for b in (self.left, self.right) if b is not None and b.space == "global")
         reads = tuple(dict.fromkeys([*operands, *loads(values), *packed]))
         allocs = tuple(Alloc(x) for x in self.allocs)
@@ -509,7 +509,7 @@ class Schedule:
         if isinstance(self.depth, int) and self.depth < SHALLOW:
             return ()
         change = {**self._rows_at(row), self.p.lanes: self.panel * self.tile.width}
-        values = [e for s in self.p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
+        values = epilogue(self.p)
         found: dict[tuple[Buffer, Dim], None] = {}
         for e in expressions(values):
             if isinstance(e, Load) and e.mask is None and coefficient(e.index[0], self.p.lanes) == 1:
@@ -647,23 +647,8 @@ class Schedule:
     def _finish(self, row: Dim, total: Expr) -> Stmt:
         """The epilogue of one row of the tile: what consumes the product, then the stores."""
         at = self.panel * self.tile.width + Size.of(self.lane)
-        change = {**self._rows_at(row), self.p.lanes: at}
-        rewriter = Rewriter(
-            lambda e: total if e is self.p.total else None, lambda a: change.get(a) if isinstance(a, Index) else None
-        )
-        body: list[Stmt] = []
-        stores: list[tuple[Buffer, tuple[Dim, ...], Expr]] = []
-        for s in self.p.after:
-            body += [Let(n, rewriter.expr(e)) for n, e in s.lets]
-            stores += [(b, tuple(rewriter.size(i) for i in index), rewriter.expr(e)) for b, index, e in s.stores]
-        values = []
-        for b, index, e in stores:  # all values before any store: what is updated in place is read first
-            self.counter += 1
-            name = Local(f"y{self.counter}", e.dtype)
-            body.append(Let(name, e))
-            values.append(Store(b, index, name))
-        body += values
-        inner: tuple[Stmt, ...] = tuple(body)
+        self.counter += 1
+        inner = finished(self.p, {**self._rows_at(row), self.p.lanes: at}, total, f"y{self.counter}_")
         if not self._exact():
             inner = (If(less(at, self.p.lanes.extent), inner),)
         return For(self.lane, inner, "vector")
@@ -677,6 +662,27 @@ class Schedule:
     def _index(self, name: str, extent: Dim) -> Index:
         self.counter += 1
         return Index(f"{name}{self.counter}", extent)
+
+
+def epilogue(p: Product) -> list[Expr]:
+    """What is computed of a product."""
+    return [e for s in p.after for e in [*(x for _, x in s.lets), *(x for _, _, x in s.stores)]]
+
+
+def finished(p: Product, change: dict[Index, Dim], total: Expr, name: str) -> tuple[Stmt, ...]:
+    """What consumes one element of a product, whose value is `total`, then the stores."""
+    rewriter = Rewriter(
+        lambda e: total if e is p.total else None, lambda a: change.get(a) if isinstance(a, Index) else None
+    )
+    body: list[Stmt] = []
+    stores: list[Stmt] = []
+    for s in p.after:
+        body += [Let(n, rewriter.expr(e)) for n, e in s.lets]
+        for b, index, e in s.stores:  # all values before any store: what is updated in place is read first
+            value = Local(f"{name}{len(stores)}", e.dtype)
+            body.append(Let(value, rewriter.expr(e)))
+            stores.append(Store(b, tuple(rewriter.size(i) for i in index), value))
+    return (*body, *stores)
 
 
 def _moved(last: Index | None, place: Dim, a: Atom) -> Dim | None:

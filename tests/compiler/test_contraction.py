@@ -36,7 +36,7 @@ HOST = host_target()
 
 def target(vector_bytes: int, registers: int, **others: Any) -> Target:
     """This machine's instructions, but vectors, registers, caches and threads that are the same everywhere."""
-    known = {"fma": True, "l1": 32 << 10, "l2": 512 << 10, "threads": 2}
+    known = {"fma": True, "winograd": False, "l1": 32 << 10, "l2": 512 << 10, "threads": 2}
     return replace(HOST, vector_bytes=vector_bytes, registers=registers, **{**known, **others})
 
 
@@ -234,6 +234,41 @@ def test_long_sums(name: str) -> None:
     few = Compiled(contraction("nk,km->nm", {"n": n, "m": 40, "k": 4500}), TARGETS[name])
     for rows in (0, 1, 7, 8, 30):
         few.check(n=rows, k=4500)
+
+
+def convolution(batch: Dim, height: int, width: int, channels: int, filters: int, flip: bool = False) -> Product:
+    """3x3, with what a residual network does to it; flipped as in a gradient."""
+    x, w = leaf("x", batch, height + 2, width + 2, channels), leaf("w", 3, 3, channels, filters)
+    bias, r = leaf("bias", filters), leaf("r", batch, height, width, filters)
+    taps = build.flip(w, (0, 1)) if flip else w
+    patches = build.patches(x, 1, (3, 3), (1, 1), (1, 1))
+    y = build.contract(patches, taps, (0, 1, 2, 3, 4, 5), (3, 4, 5, 6), (0, 1, 2, 6))
+
+    def formula(x, w, bias, r):
+        w = w[::-1, ::-1] if flip else w
+        y = sum(x[:, i : i + height, j : j + width] @ w[i, j] for i in range(3) for j in range(3))
+        return [np.maximum(y + bias + r, 0), y]
+
+    return Product([x, w, bias, r], [build.relu(build.add(build.add(y, bias), r)), y], formula)
+
+
+@pytest.mark.parametrize("name", ["16x16", "64x32", "unfused"])
+def test_minimal_filtering(name: str) -> None:
+    """Where tiles reach beyond the picture, with lanes left over, and where few pictures take the plain way."""
+    fast = replace(TARGETS[name], winograd=True)
+    for batch, height, width, channels, filters in (
+        (symbol("b"), 24, 25, 40, 48), (1, 26, 23, 41, 50), (2, 20, 20, 64, 48), (symbol("b"), 14, 11, 70, 60),
+    ):  # fmt: skip
+        compiled = Compiled(convolution(batch, height, width, channels, filters, flip=batch == 2), fast)
+        labels = {s.label for s in compiled.program.steps if isinstance(s, Launch)}
+        assert any("tiles" in label for label in labels), labels
+        for pictures in [batch] if isinstance(batch, int) else (0, 1, 2, 9):
+            compiled.check(b=pictures, k=9 * channels)  # within the rounding of the plain sum
+    few = Compiled(convolution(symbol("b"), 7, 7, 96, 96), fast)
+    assert not any("tiles" in label for label in few.launches(b=1))
+    assert any("tiles" in label for label in few.launches(b=8))
+    plain = Compiled(convolution(symbol("b"), 24, 25, 40, 48), TARGETS[name])
+    assert not any("tiles" in label for label in plain.launches(b=4))
 
 
 def test_policy() -> None:

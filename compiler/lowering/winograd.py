@@ -1,0 +1,282 @@
+"""3x3 convolutions by minimal filtering, F(4x4, 3x3): a quarter of the multiplications, for a little accuracy.
+
+Lavin, Gray 2015, "Fast Algorithms for Convolutional Neural Networks", section 4.1 and equations 10 to 14: a tile of 4x4
+outputs is A' [(G w G') * (B' d B)] A, where d is the tile's 6x6 inputs and * goes element by element; summed over the
+channels this is one product for each of the 36 elements.
+
+The pieces: filters transformed to [36, channels, lanes] (once, if they stay the same), tiles of inputs to
+[36, tile, channels], 36 products, and the transform back with whatever consumes the convolution. Errors are about
+ten times those of the plain sum, 1e-5 of the largest result, and an infinity or NaN in the input spreads over its tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.kernel import (
+    Alloc,
+    Apply,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Rewriter,
+    Stmt,
+    Store,
+)
+from gnomon.compiler.lowering.cpu import less
+from gnomon.compiler.lowering.emit import RowProgram, Stage
+from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, min_of, placed
+from gnomon.compiler.ops.scalar import scalar
+from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, coefficient, floordiv, maximum, modulo, product
+from gnomon.compiler.targets import Target
+
+B = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
+     (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))  # fmt: skip
+G = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
+     (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
+A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+OUT, IN, TAPS = 4, 6, 3
+
+CHANNELS = 16
+"""Channels and filters below which the transforms cost more than they save."""
+MOVED = 22 * 4
+"""About how many multiplications the transforms are worth, for each channel and filter of each output."""
+FILTER = {True: 1100, False: 1700}
+"""The same for each channel and filter, to read them transformed (True) or to transform them too."""
+GAIN = 0.85
+"""The share of the plain schedule's cost that it must be below."""
+MANY = 8
+"""Pictures that a symbolic batch is taken to have, if one alone does not decide."""
+
+
+class Winograd:
+    """The schedule of a 3x3 convolution with stride 1 (or stride and dilation equal)."""
+
+    def __init__(self, p: Product, target: Target, constant: frozenset[str]):
+        self.p, self.target, self.constant = p, target, constant
+        self.dtype = p.total.dtype
+        self.lanes = target.lanes(dtypes.named(self.dtype).bits)
+
+    # ---- whether
+
+    def fits(self) -> bool:
+        """Whether the product is such a convolution, with enough channels and of static sizes but for the batch."""
+        p = self.p
+        if not self.target.winograd or self.dtype != "float32" or p.batch or p.columns or len(p.summed) != 3:
+            return False
+        if not 2 <= len(p.row_axes) <= 3 or not isinstance(p.left, Load) or p.left.mask is not None:
+            return False
+        if not isinstance(p.right, Load) or p.right.mask is not None:
+            return False
+        kh, kw, c = p.summed
+        oh, ow = p.row_axes[-2:]
+        place = p.left.index[0]
+        down, along = coefficient(place, oh), coefficient(place, ow)
+        if (kh.extent, kw.extent) != (TAPS, TAPS) or not all(isinstance(a.extent, int) for a in (oh, ow, c, p.lanes)):
+            return False
+        if down in (None, 0) or along in (None, 0) or coefficient(place, c) != 1:
+            return False
+        if coefficient(place, kh) != down or coefficient(place, kw) != along or min(oh.extent, ow.extent) < 2:
+            return False
+        return min(c.extent, p.lanes.extent) >= CHANNELS  # type: ignore[type-var]  # both are static
+
+    def gain(self, pictures: int) -> float:
+        """Its cost as a share of the plain schedule's, with so many pictures."""
+        *_, c = self.p.summed
+        oh, ow = self.p.row_axes[-2:]
+        height, width, channels, filters = (int(a.extent) for a in (oh, ow, c, self.p.lanes))  # type: ignore[arg-type]
+        outputs = pictures * height * width
+        tiles = pictures * -(-height // OUT) * -(-width // OUT)
+        products = 2 * IN * IN * channels * filters * tiles
+        moved = MOVED * (channels + filters) * tiles * OUT * OUT
+        read = FILTER[self._constant()] * channels * filters
+        return (products + moved + read) / (2 * TAPS * TAPS * channels * filters * outputs)
+
+    def least(self) -> int | None:
+        """From how many pictures on it pays; None if it does not."""
+        batch = product(a.extent for a in self.p.row_axes[:-2])
+        if isinstance(batch, int):
+            return 0 if self.gain(max(batch, 1)) < GAIN else None
+        return next((n for n in (1, 2, 4, MANY) if self.gain(n) < GAIN), None)
+
+    def _constant(self) -> bool:
+        return all(b.name in self.constant for b in loads([self.p.right]))
+
+    # ---- the pieces
+
+    def run(self, label: str, plain: Sequence[Piece], least: int) -> list[Piece]:
+        """The kernels. Below `least` pictures those of the plain schedule run instead."""
+        p = self.p
+        self.batch = product(a.extent for a in p.row_axes[:-2])
+        oh, ow = p.row_axes[-2:]
+        self.down, self.across = ceildiv(oh.extent, OUT), ceildiv(ow.extent, OUT)
+        self.tiles = self.batch * self.down * self.across
+        *_, c = p.summed
+        filters = Buffer("filters", self.dtype, (IN * IN * c.extent * p.lanes.extent,))
+        inputs = Buffer("inputs", self.dtype, (IN * IN * self.tiles * c.extent,))
+        sums = Buffer("products", self.dtype, (IN * IN * self.tiles * p.lanes.extent,))
+        pieces = [
+            self._filters(filters, label),
+            self._inputs(inputs, (inputs, sums), label),
+            *self._products(inputs, filters, sums, label),
+            self._outputs(sums, label),
+        ]
+        if least <= 1:
+            return pieces
+        few = maximum(0, 1 - floordiv(self.batch, least))  # 1 if there are few pictures
+        for piece in pieces:
+            if not piece.early:
+                piece.extent = piece.extent * (1 - few)
+        for piece in plain:
+            if not piece.early:
+                piece.extent = piece.extent * few
+        return [*pieces, *plain]
+
+    def _filters(self, out: Buffer, label: str) -> Piece:
+        """filters[i, j, c, f] = G w[.., c, f] G'."""
+        kh, kw, c = self.p.summed
+        lanes = self.p.lanes
+        taps = [[placed(self.p.right, {kh: i, kw: j}) for j in range(TAPS)] for i in range(TAPS)]
+        place = lambda i, j: ((i * IN + j) * c.extent + Size.of(c)) * lanes.extent + Size.of(lanes)
+        body = self._blocks(lanes, self._transformed(taps, G, lambda i, j, e: Store(out, (place(i, j),), e)))
+        kernel = Kernel(loads([self.p.right]), (out,), (For(c, (body,), "parallel"),), label=f"filters of {label}")
+        return Piece(kernel, c.extent, 0, (out,), early=self._constant())
+
+    def _inputs(self, out: Buffer, scratch: tuple[Buffer, ...], label: str) -> Piece:
+        """inputs[i, j, tile, c] = B' d B; what lies beyond the picture is read as its edge, and consumed by no one."""
+        p = self.p
+        kh, kw, c = p.summed
+        oh, ow = p.row_axes[-2:]
+        tile = Index("tile", self.tiles)
+        picture, row, column = self._decoded(Size.of(tile))
+        pictures = dict.fromkeys(p.row_axes[:-2], picture)
+
+        def at(start: Dim, k: int, a: Index) -> Dim:
+            last = a.extent + (TAPS - 1) - 1
+            return start + k if k < TAPS or a.extent % OUT == 0 else min_of(start + k, last)  # type: ignore[operator]
+
+        taps = [
+            [
+                placed(p.left, {**pictures, oh: at(row * OUT, i, oh), ow: at(column * OUT, j, ow), kh: 0, kw: 0})
+                for j in range(IN)
+            ]
+            for i in range(IN)
+        ]
+        place = lambda i, j: ((i * IN + j) * self.tiles + Size.of(tile)) * c.extent + Size.of(c)
+        body = self._blocks(c, self._transformed(taps, B, lambda i, j, e: Store(out, (place(i, j),), e)))
+        kernel = Kernel(loads([p.left]), (out,), (For(tile, (body,), "parallel"),), label=f"tiles of {label}")
+        return Piece(kernel, tile.extent, 0, scratch)
+
+    def _products(self, inputs: Buffer, filters: Buffer, sums: Buffer, label: str) -> list[Piece]:
+        """products[e, tile, f] = sum over c of inputs[e, tile, c] * filters[e, c, f]."""
+        *_, c = self.p.summed
+        e, t, f = Index("e", IN * IN), Index("t", self.tiles), Index("f", self.p.lanes.extent)
+        left = Load(inputs, (_place(e, t, c),))
+        right = Load(filters, (_place(e, c, f),))
+        total = Local("total", self.dtype)
+        fold = Stage((c,), [(total, "sum", Apply(scalar("multiply"), (left, right)))])
+        store = Stage((), stores=[(sums, (_place(e, t, f),), total)])
+        p = Product.of(RowProgram((e, t, f), (fold, store), (), (inputs, filters), (sums,)))
+        assert p is not None
+        constant = frozenset([filters.name]) if self._constant() else frozenset[str]()
+        return Schedule(p, self.target, constant=constant).run(f"products of {label}")
+
+    def _outputs(self, sums: Buffer, label: str) -> Piece:
+        """A' (products of a tile) A, and what becomes of them."""
+        p = self.p
+        lanes = p.lanes
+        oh, ow = p.row_axes[-2:]
+        tile = Index("tile", self.tiles)
+        picture, row, column = self._decoded(Size.of(tile))
+        found = Buffer("found", self.dtype, (OUT * OUT * self.lanes,), "local")
+        place = lambda i, j: ((i * IN + j) * self.tiles + Size.of(tile)) * lanes.extent + Size.of(lanes)
+        taps: list[list[Expr]] = [[Load(sums, (place(i, j),)) for j in range(IN)] for i in range(IN)]
+        block, vector = Index("block", ceildiv(lanes.extent, self.lanes)), Index(f"l{self.lanes}", self.lanes)
+        at, within = Size.of(block) * self.lanes + Size.of(vector), Size.of(vector)
+        i, j = Index("i", OUT), Index("j", OUT)
+        y, x = row * OUT + Size.of(i), column * OUT + Size.of(j)
+        keep = lambda i, j, e: Store(found, ((i * OUT + j) * self.lanes + within,), e)
+        transform = self._vector(lanes, at, vector, self._transformed(taps, A, keep))
+        total = Load(found, ((Size.of(i) * OUT + Size.of(j)) * self.lanes + within,))
+        change = {**dict.fromkeys(p.row_axes[:-2], picture), oh: y, ow: x, lanes: at}
+        inner: Stmt = self._vector(lanes, at, vector, finished(p, change, total, "y"))
+        if ow.extent % OUT:  # type: ignore[operator]  # static
+            inner = If(less(x, ow.extent), (inner,))
+        rest: Stmt = For(j, (inner,))
+        if oh.extent % OUT:  # type: ignore[operator]  # static
+            rest = If(less(y, oh.extent), (rest,))
+        body = For(block, (transform, For(i, (rest,))))
+        reads = tuple(dict.fromkeys([sums, *loads(epilogue(p))]))
+        kernel = Kernel(reads, p.rows.writes, (Alloc(found), For(tile, (body,), "parallel")), label=label)
+        return Piece(kernel, tile.extent, 0)
+
+    # ---- helpers
+
+    def _decoded(self, tile: Dim) -> tuple[Dim, Dim, Dim]:
+        """Picture, row and column of a tile."""
+        column, rest = modulo(tile, self.across), floordiv(tile, self.across)
+        return floordiv(rest, self.down), modulo(rest, self.down), column
+
+    def _blocks(self, axis: Index, body: tuple[Stmt, ...]) -> Stmt:
+        """`body` for all of an axis, by vectors."""
+        block, vector = Index("block", ceildiv(axis.extent, self.lanes)), Index(f"l{self.lanes}", self.lanes)
+        return For(block, (self._vector(axis, Size.of(block) * self.lanes + Size.of(vector), vector, body),))
+
+    def _vector(self, axis: Index, at: Dim, vector: Index, body: tuple[Stmt, ...]) -> Stmt:
+        """`body` where `axis` is `at`, if it is not beyond the last."""
+        inside = Rewriter(index=lambda a: at if a is axis else None).body(body)
+        if axis.extent % self.lanes:  # type: ignore[operator]  # static
+            inside = (If(less(at, axis.extent), inside),)
+        return For(vector, inside, "vector")
+
+    def _transformed(
+        self, taps: Sequence[Sequence[Expr]], m: Sequence[Sequence[float]], store: Callable[[int, int, Expr], Stmt]
+    ) -> tuple[Stmt, ...]:
+        """`store` of each element of m taps m'."""
+        columns = range(len(taps))
+        body: list[Stmt] = []
+
+        def named(name: str, e: Expr) -> Local:
+            local = Local(name, self.dtype)
+            body.append(Let(local, e))
+            return local
+
+        half: list[list[Local]] = [[] for _ in m]
+        for j in columns:
+            tap = [named(f"d{i}{j}", taps[i][j]) for i in columns]
+            for i, row in enumerate(m):
+                half[i].append(named(f"h{i}{j}", self._combined(row, tap)))
+        for i in range(len(m)):
+            for j, row in enumerate(m):
+                body.append(store(i, j, self._combined(row, half[i])))
+        return tuple(body)
+
+    def _combined(self, factors: Sequence[float], values: Sequence[Expr]) -> Expr:
+        """The sum of factors * values."""
+        pairs = [(f, v) for f, v in zip(factors, values, strict=True) if f]
+        pairs.sort(key=lambda pair: abs(pair[0]) != 1 or pair[0] < 0)  # begin with a plain one
+        total: Expr | None = None
+        for f, v in pairs:
+            if total is None:
+                total = v if f == 1 else Apply(scalar("multiply"), (Const(self.dtype, f), v))
+            elif abs(f) == 1:
+                total = Apply(scalar("add" if f > 0 else "subtract"), (total, v))
+            else:
+                total = Apply(scalar("fma"), (Const(self.dtype, f), v, total))
+        assert total is not None
+        return total
+
+
+def _place(*axes: Index) -> Dim:
+    """Where an element is in an array of just these axes."""
+    place: Dim = 0
+    for a in axes:
+        place = place * a.extent + Size.of(a)
+    return place
