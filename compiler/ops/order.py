@@ -25,8 +25,12 @@ from gnomon.compiler.kernel import (
     fresh_index,
 )
 from gnomon.compiler.ops.control import WALKS
+from gnomon.compiler.ops.radix import ranking
 from gnomon.compiler.ops.writing import INSTRUCTION, Columns, around, call, converted, shared
 from gnomon.compiler.sizes import Index, Size
+
+FEW = 64
+"""Elements of an axis up to which each is compared with all others: vectors do that sooner than sorting."""
 
 
 def _check_axis(op: Op, axis: int, x: TensorType) -> None:
@@ -80,6 +84,13 @@ class Rank(Op):
         earlier = call("less", IndexValue("int64", other_index), IndexValue("int64", index[k]))
         counted = call("logical_or", before, call("logical_and", same, earlier))
         return Fold("sum", (atom_of(other_index),), Cast("int32", counted))
+
+    def stands_alone(self, out, x):
+        n = x.shape[self.axis]
+        return not isinstance(n, int) or n > FEW
+
+    def kernel(self, target, out, x):
+        return (ranking(target, around(out, self.axis), around(x, self.axis), self.descending),)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Running totals: exact order of additions, all layouts, and one pass instead of one search for each element."""
+"""Running totals and ranks: exactly NumPy's, in all layouts, by work that grows with the axis and not its square."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import pytest
 
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops.leaves import Input
-from gnomon.compiler.ops.order import Cumulate
+from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.program import Launch
 from gnomon.compiler.sizes import Dim, evaluate, symbol
 from gnomon.functions import Function, function
 from gnomon.tensor import Tensor
+from tests.emulator import compiler
+from tests.emulator.programs import Batch
 
 n, m = symbol("n"), symbol("m")
 
@@ -65,3 +67,71 @@ def test_a_running_total_is_one_pass() -> None:
     x = leaf(n)
     (launch,) = (s for s in compiled(x, Cumulate("sum", 0)(x)).program.steps if isinstance(s, Launch))
     assert evaluate(launch.flops, {"n": 2000}) == 2 * evaluate(launch.flops, {"n": 1000})
+
+
+# ---- ranks
+
+
+def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of which many are equal, with all that floats have besides."""
+    rng = np.random.default_rng(5)
+    drawn = rng.integers(-100, 100, shape)
+    if np.dtype(dtype).kind != "f":
+        wide = drawn * (1 << (np.dtype(dtype).itemsize * 8 - 8)) if dtype != "bool" else drawn % 2
+        return wide.astype(dtype)
+    special = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-5, -1e-5])
+    return np.where(rng.random(shape) < 0.3, rng.choice(special, shape), drawn / 8).astype(dtype)
+
+
+def ranks(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
+    """By Python's sort, which is stable: NaN is above all."""
+    found = np.empty(x.shape, np.int32)
+    for where in np.ndindex(*x.shape[:axis], *x.shape[axis + 1 :]):
+        at = (*where[:axis], slice(None), *where[axis:])
+        row = [(bool(v != v), v if v == v else 0) for v in x[at].tolist()]
+        order = sorted(range(len(row)), key=row.__getitem__, reverse=False)
+        if descending:
+            order = sorted(range(len(row)), key=lambda k, row=row: (-row[k][0], -row[k][1]))
+        found[at][order] = np.arange(len(row))
+    return found
+
+
+RANKED = ["float32", "float64", "float16", "int32", "int64", "int8", "uint16", "uint64", "bool"]
+
+
+@pytest.mark.parametrize("dtype", RANKED)
+@pytest.mark.parametrize("descending", [False, True])
+def test_ranks_are_those_of_a_stable_sort(dtype: str, descending: bool) -> None:
+    x = leaf(n, m, dtype=dtype)
+    for axis in (0, 1):
+        fn = compiled(x, Rank(axis, descending)(x))
+        for shape in ((1, 1), (3, 130), (90, 2)):
+            value = values(dtype, shape)
+            np.testing.assert_array_equal(fn(value), ranks(value, axis, descending), err_msg=f"{axis}, {shape}")
+
+
+@pytest.mark.parametrize("extent", [1, 3, 64, 65, 300])
+def test_ranks_along_axes_of_known_length(extent: int) -> None:
+    x = leaf(n, extent)
+    value = values("float32", (5, extent))
+    np.testing.assert_array_equal(compiled(x, Rank(1)(x))(value), ranks(value, 1, False))
+
+
+def test_ranking_grows_with_the_length_and_not_its_square() -> None:
+    x = leaf(n)
+    (launch,) = (s for s in compiled(x, Rank(0)(x)).program.steps if isinstance(s, Launch))
+    assert evaluate(launch.flops, {"n": 2_000_000}) < 2.1 * evaluate(launch.flops, {"n": 1_000_000})
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
+def test_a_gpu_ranks_as_a_cpu_does() -> None:
+    batch, wanted = Batch(), {}
+    for dtype in ("float32", "float64", "uint8"):
+        x = leaf(n, m, 2, dtype=dtype)
+        batch.add(dtype, [x], [Rank(1)(x), Rank(1, True)(x)])
+        wanted[dtype] = values(dtype, (2, 700, 2))
+    for dtype, value in wanted.items():
+        for order in (0, 3):
+            up, down = batch.run(dtype, [value], order)
+            np.testing.assert_array_equal(up, ranks(value, 1, False))
+            np.testing.assert_array_equal(down, ranks(value, 1, True))
