@@ -47,6 +47,12 @@ _NAMES = {
     "RandomStream": "random",
     "tensor_type": "theano",
     "cond": "control",
+    "scan": "loops",
+    "until": "loops",
+    "map": "loops",
+    "reduce": "loops",
+    "foldl": "loops",
+    "foldr": "loops",
     "ifelse": "control",
     "compile_events": "events",
 }

@@ -71,12 +71,12 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
     sides = []
     for fn in (true_fn, false_fn):
         newest = Node._count
-        token = _updates.set(None if scope is None else dict(scope))
+        token = _updates.set(None if scope is None else scope.copy())
         try:
             flat: list[Any] = []
             form = _flatten(fn(), flat)
             flat = [node_of(v) for v in flat]
-            updates = {} if scope is None else dict(_updates.get() or {})
+            updates = {} if scope is None else dict((_updates.get() or {}).items())
         finally:
             _updates.reset(token)
         sides.append((form, flat, updates, lambda n, newest=newest: n.serial > newest))

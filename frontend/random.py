@@ -24,7 +24,7 @@ from gnomon.naming import auto_name
 from gnomon.ops.arguments import as_axis, as_dtype, as_shape, floating, numbers
 from gnomon.ops.order import order_of
 from gnomon.ops.positions import hot
-from gnomon.random_state import global_state, make_default_seed
+from gnomon.random_state import global_state, make_default_seed, steps
 from gnomon.surroundings import is_defining
 from gnomon.tensor import Tensor, is_symbolic, node_of, op, operand
 from gnomon.variable import Variable, is_tracing
@@ -95,18 +95,15 @@ def _state(seed: Any, symbolic: bool) -> Any:
     if seed is None:
         seed = global_seed_generator()
     if isinstance(seed, SeedGenerator):
-        if not (symbolic or is_tracing()):
+        if not (symbolic or is_tracing() or steps()):
             key, count = seed.next()
             return np.array([key, 0, count, 0], np.uint32)
-        seed = Tensor(seed.next_symbolic())
+        return Tensor(_in_steps(_words(seed.next_symbolic())))
     if is_symbolic(seed):
         now = node_of(seed)
         if now.rank != 1 or now.shape[0] not in (2, 4) or now.dtype != "uint32":
             raise ArgumentError(f"a seed tensor must be uint32[2], as SeedGenerator.next() gives it, got {now.type}")
-        if now.shape[0] == 4:
-            return Tensor(now)
-        zero = build.full((1,), 0, "uint32")
-        return Tensor(build.concat([build.slice(now, [0], [1]), zero, build.slice(now, [1], [1]), zero], 0))
+        return Tensor(_words(now))
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer, np.ndarray)):
         raise ArgumentError(f"a seed is an integer, None or a SeedGenerator, got {seed!r}")
     if isinstance(seed, np.ndarray):
@@ -115,9 +112,29 @@ def _state(seed: Any, symbolic: bool) -> Any:
     return np.array([int(seed) & WORD, int(seed) >> 32 & WORD, 0, 0], np.uint32)
 
 
+def _words(state: Node) -> Node:
+    """A state as random bits take it: key, number of the draw."""
+    if state.shape[0] == 4:
+        return state
+    zero = build.full((1,), 0, "uint32")
+    return build.concat([build.slice(state, [0], [1]), zero, build.slice(state, [1], [1]), zero], 0)
+
+
+def _in_steps(state: Node) -> Node:
+    """The state for the step of each loop around: its key is drawn with the number of the step as a counter."""
+    for counter in steps():
+        number = build.reshape(build.cast(counter, "uint32"), (1,))
+        marked = build.concat([build.slice(state, [0], [2]), number, build.full((1,), _OF_STEPS, "uint32")], 0)
+        state = build.concat([build.random_bits(marked, (2,)), build.slice(state, [2], [2])], 0)
+    return state
+
+
+_OF_STEPS = 0x10095EED  # no draw has this as its stream: they are numbered from 0
+
+
 def _is_graph(*values: Any) -> bool:
     """Whether a draw with these arguments is part of a graph rather than done at once."""
-    return is_tracing() or any(_symbolic(v) for v in values)
+    return is_tracing() or bool(steps()) or any(_symbolic(v) for v in values)
 
 
 def _symbolic(value: Any) -> bool:

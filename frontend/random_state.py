@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,24 @@ from gnomon.compiler.errors import ArgumentError
 _seeds = random.Random()
 global_state: dict[str, Any] = {}
 """What is made from the global seed once and kept: `gnomon.random`'s generator. Empty after `set_random_seed`."""
+
+
+_steps: ContextVar[tuple[Any, ...]] = ContextVar("steps", default=())
+
+
+@contextmanager
+def steps_around(counter: Any) -> Iterator[None]:
+    """Inside, numbers are drawn in a step of a loop: `counter`, a node, tells which step it is."""
+    token = _steps.set((*_steps.get(), counter))
+    try:
+        yield
+    finally:
+        _steps.reset(token)
+
+
+def steps() -> tuple[Any, ...]:
+    """The counters of the loops that are being written, the outermost first."""
+    return _steps.get()
 
 
 def set_random_seed(seed: int) -> None:

@@ -150,7 +150,7 @@ def updates_where(condition: Any) -> Iterator[None]:
     """Inside `collecting_updates`: what is assigned within counts where the scalar `condition` is true."""
     outer = _updates.get()
     assert outer is not None, "updates_where is for traced programs"
-    inner = dict(outer)
+    inner = outer.copy()
     token = _updates.set(inner)
     try:
         yield

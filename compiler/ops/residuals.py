@@ -36,13 +36,14 @@ def is_dear(node: Node) -> bool:
             return node.op.fn.cost >= DEAR
         case Contract() | Reduce() | ScatterAdd() | Rank() | Cumulate() | RandomBits():
             return True
+    if getattr(node.op, "recomputed", False):
+        return False
     return not node.op.has_element and bool(node.inputs) and not isinstance(node.op, (Item, Tuple))
 
 
 def residuals(
     outputs: Sequence[Node],
     kind: Callable[[Node, Sequence[str]], str],
-    recompute: bool = False,
     stacked: Iterable[Node] = (),
     twins: Mapping[Node, Node] | None = None,
 ) -> tuple[list[Node], list[Node]]:
@@ -50,7 +51,6 @@ def residuals(
 
     kind        (node, kinds of its inputs) -> 'later' (a gradient), 'carry' (what the step before gave, or made of it),
                 'slice' (made of what is there anyway), 'once' (the same in all steps)
-    recompute   everything is made again from carries
     stacked     what is kept anyway
     twins       {a: b}: where b is kept, so is a
     """
@@ -71,7 +71,7 @@ def residuals(
             continue
         entry, end = (node, 0), (node, 1)
         cut.join(entry, end, 1 if node in free else _bytes(node))
-        if not node.inputs or (is_dear(node) and not recompute):
+        if not node.inputs or is_dear(node):
             cut.join(cut.source, entry, ENDLESS)
         else:
             for x in node.inputs:

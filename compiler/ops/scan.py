@@ -1,13 +1,13 @@
 """Loops: a computation that is repeated, each step taking what the one before gave it.
 
-A `Scan` holds its body once, as a `SubGraph`, and the number of steps as a size: nothing here grows with the number of
-steps, and no pass unrolls. One step is
+A `Scan` holds its body once, as a `SubGraph`, and the number of steps as a size: nothing here grows with the number
+of steps, and no pass unrolls. One step is
 
     carries, rows = body(counter, carries, slices of the sequences, invariants)
 
-A *carry* is what a step hands to the next. A *sequence* has one slice for each step along its first axis, an *invariant*
-is the same in all steps. *Rows* are what the steps leave behind: stacked along a new first axis, row t by the step whose
-counter is t, whichever way the loop runs.
+A *carry* is what a step hands to the next. A *sequence* has one slice for each step along its first axis, an
+*invariant* is the same in all steps. *Rows* are what the steps leave behind: stacked along a new first axis, row t by
+the step whose counter is t, whichever way the loop runs.
 
 How a loop runs.     The body becomes a list of program steps inside a `Repeat`, compiled once (`lowering.loops`). The
 slice of a sequence is not copied: it is a *view*, row `counter` of the sequence's memory, and rows are computed into
@@ -15,21 +15,22 @@ their place. A carry that is also stacked lives in its stack: it is read in the 
 between two places. So a loop copies nothing.
 
 How it is differentiated.     Backwards: a Scan that runs the other way. It reads the carries as they were before each
-step, which the forward loop stacks for it (`Delayed` turns a stack of new carries into one of old ones without a copy),
-and of the values inside the step those that are dearer to make again than to keep (`residuals`). What the forward loop
-leaves behind for this is added to it: the Scan of the gradient is a wider one of the same family, and `join_families`
-(in `passes.loops`) makes one loop of both. Gradients of invariants are carries that only ever grow; that pass takes such
-sums out of the loop, so that the gradient of a weight is one large product over all steps. Differentiating the result
-again is differentiating Scans. Forward mode is backward mode twice, as everywhere here; the loop that runs backwards in
-between is not needed in the end and vanishes.
+step, which the forward loop stacks for it (`Delayed` turns a stack of new carries into one of old ones without a
+copy), and of the values inside the step those that are dearer to make again than to keep (`residuals`). What the
+forward loop leaves behind for this is added to it: the Scan of the gradient is a wider one of the same family, and
+`join_families` (in `passes.loops`) makes one loop of both. Gradients of invariants are carries that only ever grow;
+that pass takes such sums out of the loop, so that the gradient of a weight is one large product over all steps.
+Differentiating the result again is differentiating Scans. Forward mode is backward mode twice, as everywhere here;
+the loop that runs backwards in between is not needed in the end and vanishes.
 
 Checkpoints.     `recomputed` says that of this loop nothing but what goes into it is kept when a loop around it is
-differentiated. A loop of T steps written as T/k times k steps, the inner one recomputed, keeps the carries of every k-th
-step: Griewank, Walther 2000, "Algorithm 799: revolve", its simplest schedule (`checkpointed`).
+differentiated. A loop of T steps written as T/k times k steps, the inner one recomputed, keeps the carries of every
+k-th step: Griewank, Walther 2000, "Algorithm 799: revolve", its simplest schedule (`checkpointed`).
 
 Ends.     The number of steps is a size, or comes at run time as a scalar (`limited`), or is decided by the body
-(`until`: its last output ends the loop after the step in which it is true). Stacks have a row for each of `steps`; those
-of steps that were not done are 0, and the last result tells how many were. Without `steps` nothing can be stacked.
+(`until`: its last output ends the loop after the step in which it is true). Stacks have a row for each of `steps`;
+those of steps that were not done are 0, and the last result tells how many were. Without `steps` nothing can be
+stacked.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from gnomon.compiler.graph import replace as replaced
 from gnomon.compiler.ops.control import WALKS, SubGraph
 from gnomon.compiler.ops.leaves import fresh_input
 from gnomon.compiler.ops.residuals import residuals
-from gnomon.compiler.sizes import Dim, maximum
+from gnomon.compiler.sizes import Dim, floordiv, maximum
 
 COUNTER = TensorType("int64", ())
 FLAG = TensorType("bool", ())
@@ -119,6 +120,11 @@ class Scan(Op):
     def rows(self) -> tuple[Node, ...]:
         return self.body.outputs[self.carries : self.carries + self.stacks]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each sequence is read at the counter."""
+        return not (self.offsets or self.edges)
+
     def offset(self, k: int) -> Dim:
         return self.offsets[k] if self.offsets else 0
 
@@ -136,7 +142,8 @@ class Scan(Op):
     def infer(self, *types):
         given = self.given(types)
         assert len(self.body.inputs) == 1 + self.carries + self.sequences + len(given.invariants), (self, types)
-        assert self.counter.type == COUNTER and (given.limit is None or given.limit == COUNTER), given.limit
+        assert self.counter.type == COUNTER, self.counter
+        assert given.limit in (None, COUNTER), given.limit
         for k, (leaf, t, new) in enumerate(zip(self.carry_leaves, given.first, self.new_carries, strict=True)):
             if leaf.type != t or new.type != t:
                 error = ShapeError if new.dtype == t.dtype == leaf.dtype else DTypeError
@@ -330,12 +337,10 @@ class _Backward:
     def __init__(self, op: Scan, out: Node, inputs: Sequence[Node]):
         self.op, self.out, self.inputs = op, out, inputs
         self.given = op.given(inputs)
-        assert not op.offsets and not op.edges, "sequences are read in other places only when a program is made"
+        assert op.is_plain, "sequences are read in other places only when a program is made"
 
     def gradients(self, g: Sequence[Node | None]) -> tuple[Node | None, ...]:
         """One for each input, given those of the results, None where there is none."""
-        from gnomon.compiler.ops import build
-
         op = self.op
         if op.steps is None:
             raise GraphError(
@@ -371,7 +376,6 @@ class _Backward:
         base += op.sequences
         for i, k in enumerate(of_invariants):
             results[base + k] = Item(len(of_carries) + i)(loop)
-        assert all(x is None or x.type == y.type for x, y in zip(results, self.inputs, strict=True)), build
         return tuple(results)
 
     def _loop(self, last, stacks, carried, rows, of_carries, of_slices, of_invariants) -> Node:
@@ -388,7 +392,7 @@ class _Backward:
         before = _Known(op, {*carried.values(), *rows.values(), *totals.values()})
         pairs = dict(zip(op.new_carries, op.carry_leaves, strict=True))
         stacked = [*op.rows, *(leaf for new, leaf in pairs.items() if new in op.rows)]
-        kept, made = residuals(outputs, before.kind, op.recomputed, stacked, pairs)
+        kept, made = residuals(outputs, before.kind, stacked, pairs)
         # what the step knew before any gradient comes: slices and invariants are there anyway, the rest is stacked
         saved = self._saved(kept)
         leaf_of = {n: fresh_input("kept", n.type) for n in kept}
@@ -485,14 +489,73 @@ class _Known:
         return "slice" if node in self.changing or "slice" in inputs else "once"
 
 
+# ---- checkpoints
+
+
+def checkpointed(loop: Node, every: int) -> list[Node]:
+    """The results of a loop, written as a loop over `every` steps at a time: its gradient keeps what goes into each of
+    these and computes the rest again. The steps that are left over by whole ones are a loop of their own.
+    """
+    from gnomon.compiler.ops import build
+
+    op = loop.op
+    assert isinstance(op, Scan)
+    if op.steps is None or op.counts or op.truncate:
+        raise GraphError("checkpoints are for loops whose number of steps is known before they run, with all gradients")
+    given = op.given(loop.inputs)
+    whole = floordiv(op.steps, every)
+    done = whole * every
+
+    def part(start: Dim, size: Dim) -> list[Node]:
+        return [build.slice(s, (start, *(0 for _ in s.shape[1:])), (size, *s.shape[1:])) for s in given.sequences]
+
+    def steps_of(carries: Sequence[Node], sequences: Sequence[Node], invariants: Sequence[Node], base: Node, size: Dim,
+                 recomputed: bool) -> list[Node]:  # fmt: skip
+        """The results of some steps, counted from `base` on."""
+        counter, begin = fresh_input("step", COUNTER), fresh_input("begin", COUNTER)
+        outputs = replaced(op.body.outputs, {op.counter: build.add(begin, counter)})
+        body = SubGraph((counter, *op.body.inputs[1:], begin), tuple(outputs))
+        inner = replace(op, body=body, steps=size, recomputed=recomputed)(*carries, *sequences, *invariants, base)
+        return [Item(k)(inner) for k in range(op.carries + op.stacks)]
+
+    def chunks(carries: Sequence[Node]) -> list[Node]:
+        chunk = fresh_input("chunk", COUNTER)
+        leaf = lambda name, t: fresh_input(name, t)
+        own = [leaf("carry", x.type) for x in carries]
+        slices = [leaf("slices", TensorType(s.dtype, (every, *s.shape[1:]))) for s in given.sequences]
+        fixed = [leaf("invariant", x.type) for x in given.invariants]
+        outputs = steps_of(own, slices, fixed, build.multiply(chunk, every), every, True)
+        body = SubGraph((chunk, *own, *slices, *fixed), tuple(outputs))
+        sequences = [
+            build.reshape(s, (whole, every, *s.shape[1:])) for s in part(0, done)
+        ]
+        outer = Scan(body, whole, op.carries, op.sequences, op.reverse)(*carries, *sequences, *given.invariants)
+        stacks = [Item(op.carries + k)(outer) for k in range(op.stacks)]
+        last = [Item(k)(outer) for k in range(op.carries)]
+        return [*last, *(build.reshape(s, (done, *s.shape[2:])) for s in stacks)]
+
+    def rest(carries: Sequence[Node]) -> list[Node]:
+        base = build.size(done, "int64")
+        return steps_of(carries, part(done, op.steps - done), given.invariants, base, op.steps - done, False)
+
+    if op.steps == done:
+        return chunks(given.first)
+    early, late = (rest, chunks) if op.reverse else (chunks, rest)
+    before = early(given.first)
+    after = late(before[: op.carries])
+    parts = (after, before) if op.reverse else (before, after)
+    stacks = [build.concat([a, b], 0) for a, b in zip(*(p[op.carries :] for p in parts), strict=True)]
+    return [*after[: op.carries], *(build.equate(s, (op.steps, *s.shape[1:])) for s in stacks)]
+
+
 # ---- many loops at once
 
 
 def _batched(op: Scan, size: Dim, inputs: Sequence[Node], mapped: Sequence[bool]) -> Node:
-    """The loop over `size` slices at once. Where they end at different steps, those that have ended stay as they are."""
+    """The loop over `size` slices at once. Those that end before others stay as they are then."""
     from gnomon.compiler.ops import build
 
-    assert not op.offsets and not op.edges
+    assert op.is_plain
     given, own = op.given(inputs), op.given(mapped)
     ends = bool(own.limit)  # whether slices end at different steps
     spread = set(k for k, m in enumerate(own.first) if m)
@@ -512,7 +575,6 @@ def _batched(op: Scan, size: Dim, inputs: Sequence[Node], mapped: Sequence[bool]
     wide = lambda leaf: fresh_input("slices", TensorType(leaf.dtype, (size, *leaf.shape)))
     new = {leaf: wide(leaf) for leaf in op.body.inputs if leaf in change}
     outputs = WALKS["vectorize"](op.body.outputs, new, size)
-    plain = {n: k for k, n in enumerate(op.body.outputs)}
     counter = op.counter
     carries = [new.get(leaf, leaf) for leaf in op.carry_leaves]
     results = [outputs[k] if k in spread else n for k, n in enumerate(op.new_carries)]
@@ -528,7 +590,6 @@ def _batched(op: Scan, size: Dim, inputs: Sequence[Node], mapped: Sequence[bool]
     invariants = list(given.invariants)
     invariant_leaves = [new.get(leaf, leaf) for leaf in op.invariant_leaves]
     limit, stop = given.limit, outputs[-1] if op.until and ends else (op.body.outputs[-1] if op.until else None)
-    assert plain
     if ends:
         most = limit
         if op.limited and own.limit:
