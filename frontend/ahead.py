@@ -6,7 +6,7 @@ object file and a header for C instead of code in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,14 @@ from gnomon.compiler.ops.leaves import fresh_input, key_of
 from gnomon.compiler.program import Program
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Symbol, substitute, symbols
-from gnomon.compiler.targets import Target
+from gnomon.compiler.targets import INSTRUCTIONS, X86_LEVELS, Target
 from gnomon.functions import Function, Graph
 from gnomon.inspecting import _labels, _samples
 from gnomon.linking import shared_library
 from gnomon.models import Model
 from gnomon.models import data as adapters
 from gnomon.models.steps import _build_optimizer, _flat_logs, _for_inputs, symbolic_data
+from gnomon.runtime import compiled
 from gnomon.runtime.device import device
 from gnomon.saving.files import to_write, written_aside
 from gnomon.utils import tree
@@ -110,7 +111,8 @@ def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str,
     """Write a library, its header, and its weights if they are a file. Returns the files with their sizes.
 
     base     where, without an ending
-    kind     'obj', 'static' or 'shared'
+    kind     'obj', 'static' or 'shared'; 'gnx' for one file that `gnomon.runtime.load` reads, made of a library that
+             does not embed its weights
     ending   of the library: '.o', '.a', '.so' and the like
     All files are there when it returns, or none has changed. Raises FileError if they cannot be written.
     """
@@ -118,12 +120,28 @@ def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str,
     content = aot.compile_object(texts, exported, library.target)
     if kind == "static":
         content = aot.archive(f"{base.name}.o", content, exported, "apple" in library.target.triple)
-    elif kind == "shared":
-        content = shared_library(content, exported, library.target, base.name + ending)
+    elif kind in ("shared", "gnx"):
+        name = f"{base.name}{ending}" if kind == "shared" else library.prefix  # one file's name is not inside it
+        content = shared_library(content, exported, library.target, name)
+    if kind == "gnx":
+        description = {**aot.describe(library), "platform": _platform(library.target)}
+        return write_all({f"{base}{ending}": compiled.pack(description, content, library.weights_file)})
     files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
     if not library.embed:
         files[f"{base}.weights"] = library.weights_file
     return write_all(files)
+
+
+def _platform(target: Target) -> dict[str, Any]:
+    """What a machine must be for a library to run on it."""
+    architecture, system = target.triple.split("-")[0], "linux"
+    for part, name in (("apple", "darwin"), ("windows", "win32")):
+        system = name if part in target.triple else system
+    machine = "aarch64" if architecture == "arm64" else architecture
+    flags: Iterable[str] = compiled.cpu_flags() or ()
+    if target.cpu:
+        flags = X86_LEVELS.get(target.cpu, ())
+    return {"system": system, "machine": machine, "flags": sorted(set(flags) & INSTRUCTIONS)}
 
 
 def write_all(files: Mapping[str, bytes]) -> dict[str, int]:
@@ -143,7 +161,7 @@ def _routine(traced: Traced, program: Program, changes: bool) -> aot.Routine:
     taken = {"state", "weights", "workspace", "workspace_bytes", "threads", *program.sizes}
     inputs = aot.arguments_of(program, program.inputs, traced.inputs, taken)
     outputs = aot.arguments_of(program, program.outputs, traced.outputs, taken)
-    return aot.Routine(traced.name, traced.what, program, inputs, outputs, changes)
+    return aot.Routine(traced.name, traced.what, program, inputs, outputs, changes, traced.graph.form)
 
 
 def _stored(

@@ -5,6 +5,7 @@ LLVM text, `objects.compile_object` makes that an object file for any target, `h
 """
 
 from gnomon.compiler.aot.archive import archive
+from gnomon.compiler.aot.describe import describe
 from gnomon.compiler.aot.functions import error_texts, modules
 from gnomon.compiler.aot.header import header
 from gnomon.compiler.aot.library import (
@@ -21,5 +22,5 @@ from gnomon.compiler.aot.objects import compile_object
 
 __all__ = [
     "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "check_prefix", "check_steps",
-    "compile_object", "error_texts", "header", "identifier", "modules",
+    "compile_object", "describe", "error_texts", "header", "identifier", "modules",
 ]  # fmt: skip

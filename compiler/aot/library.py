@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,7 @@ class Routine:
 
     what      it does, in a line
     changes   whether it changes variables
+    form      lists and dictionaries with the numbers of outputs: how a caller in Python gets them
     """
 
     name: str
@@ -81,6 +83,7 @@ class Routine:
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
     changes: bool = False
+    form: Any = None
 
     @cached_property
     def layout(self) -> Layout:

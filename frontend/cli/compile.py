@@ -12,10 +12,11 @@ from gnomon.cli.finding import find
 from gnomon.cli.options import JSON, TARGET
 from gnomon.cli.printing import as_bytes, as_json, as_table
 
-FORMATS = {"obj": ".o", "static": ".a", "shared": ".so"}
+FORMATS = {"obj": ".o", "static": ".a", "shared": ".so", "gnx": ".gnx"}
 ENDINGS = {
     ".o": "obj", ".obj": "obj", ".a": "static", ".lib": "static",
     ".so": "shared", ".dylib": "shared", ".dll": "shared", ".wasm": "shared",
+    ".gnx": "gnx",
 }  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def compile_command(
     \b
     gnomon compile digits.keras -o digits.o              an object file, and digits.h
     gnomon compile digits.keras -o build/digits.so       a shared library
+    gnomon compile digits.keras -o digits.gnx            one file that gnomon.runtime.load runs, without a compiler
     gnomon compile train.py:model -o digits.a --batch 1  for one sample at a time
     gnomon compile train.py:model -o digits.o --train    with what trains it: digits_step(...)
     gnomon compile train.py:step -o step.o --name my     a compiled function: my_run(...)
@@ -85,8 +87,8 @@ def compile_command(
     if not ahead.can_build(source):
         raise click.ClickException(f"{target} is of type {type(source).__name__}; compile takes a model or a function")
     library = ahead.build(
-        source, prefix, batch=batch, max_batch=max_batch, sizes=sizes, embed=weights == "embed", threads=threads,
-        train=train,
+        source, prefix, batch=batch, max_batch=max_batch, sizes=sizes, embed=weights == "embed" and kind != "gnx",
+        threads=threads, train=train,
     )
     ending = path.suffix if path.suffix in ENDINGS else FORMATS[kind]
     written = ahead.write(library, base, kind, ending)

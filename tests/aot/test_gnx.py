@@ -1,0 +1,209 @@
+"""Compiled models in one file: run with NumPy alone, refused where they do not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gnomon
+from gnomon import ahead, layers
+from gnomon.compiler.errors import ArgumentError, CompileError, DataError, FileError, MissingFileError, StateError
+from gnomon.runtime import compiled
+from tests.aot.test_c_library import article
+from tests.aot.test_c_training import BATCH, classifier
+
+
+def save(source, file: Path, **options) -> Path:
+    """A `.gnx` file; skips where no linker is found."""
+    try:
+        ahead.write(ahead.build(source, "model", embed=False, **options), file, "gnx", ".gnx")
+    except CompileError as error:
+        if "no linker" in str(error):
+            pytest.skip("there is no linker here")
+        raise
+    return file.with_suffix(".gnx")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    return save(article(), tmp_path_factory.mktemp("gnx") / "article")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_it_gives_the_bits_of_the_process(file, batch):
+    x = np.random.default_rng(0).normal(size=(batch, 784)).astype("float32")
+    model = gnomon.runtime.load(file)
+    wanted = article().predict(x, verbose=0)
+    np.testing.assert_array_equal(model(x), wanted)
+    np.testing.assert_array_equal(model(pixels=x.astype("float64")), wanted)
+    np.testing.assert_array_equal(model(np.asfortranarray(x)), wanted)
+    assert repr(model.inputs) == "[pixels: float32[batch, 784]]"
+    assert repr(model.outputs) == "[classes: float32[batch, 10]]"
+    assert not model.trains
+
+
+def test_numpy_is_all_it_needs(file):
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        allowed = ("gnomon.runtime", "gnomon.runtime.compiled", "gnomon.compiler", "gnomon.compiler.errors")
+        if name.partition(".")[0] in ("llvmlite", "h5py", "networkx", "rich", "platformdirs", "click", "scipy"):
+            raise ImportError(name)
+        if name.startswith("gnomon.") and name not in allowed:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import numpy as np, gnomon
+print(gnomon.runtime.load({str(file)!r})(np.ones((2, 784))).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(2, 10)\n"
+
+
+def test_several_files_and_threads_at_once(file, tmp_path):
+    x = np.random.default_rng(1).normal(size=(16, 784)).astype("float32")
+    first = gnomon.runtime.load(file)
+    inputs = gnomon.Input((5,))
+    small = gnomon.Model(inputs, layers.Dense(1, kernel_initializer="ones")(inputs))
+    other = gnomon.runtime.load(save(small, tmp_path / "other"))
+    wanted, found = first(x), []
+    threads = [threading.Thread(target=lambda: found.append(first(x))) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for result in found:
+        np.testing.assert_array_equal(result, wanted)
+    np.testing.assert_array_equal(other(np.ones((2, 5))), [[5], [5]])
+
+
+def test_outputs_in_the_form_of_the_model(tmp_path):
+    left, right = gnomon.Input((2,), name="left"), gnomon.Input((2,), name="right")
+    both = layers.Add(name="both")([left, right])
+    outputs = {"sum": both, "twice": layers.Rescaling(2.0, name="twice")(both)}
+    model = gnomon.runtime.load(save(gnomon.Model([left, right], outputs), tmp_path / "two"))
+    x = np.arange(6.0).reshape(3, 2)
+    found = model(right=x, left=x + 1)
+    assert set(found) == {"sum", "twice"}
+    np.testing.assert_array_equal(found["twice"], 2 * (2 * x + 1))
+    with pytest.raises(DataError, match="needs 3 along axis 0, but"):
+        model(x, x[:2])
+
+
+def test_training(tmp_path):
+    model = classifier()
+    loaded = gnomon.runtime.load(save(model, tmp_path / "digits", train=True))
+    rng = np.random.default_rng(0)
+    x, y = rng.random((BATCH, 784), "float32"), rng.integers(0, 10, BATCH, "int32")
+    assert loaded.trains
+    for _ in range(5):
+        assert loaded.step(x, y) == model.train_on_batch(x, y, return_dict=True)
+    assert loaded.evaluate(x, y=y) == model.test_on_batch(x, y, return_dict=True)
+    loaded.save_state(tmp_path / "digits.state")
+    wanted = [loaded.step(x, y) for _ in range(2)]
+    again = gnomon.runtime.load(tmp_path / "digits.gnx")
+    again.load_state(tmp_path / "digits.state")
+    assert [again.step(x, y) for _ in range(2)] == wanted
+    np.testing.assert_array_equal(again(x), loaded(x))
+    (tmp_path / "digits.state").write_bytes(loaded.state()[:-1])
+    with pytest.raises(FileError, match="digits.state.*damaged, cut short, or of another model"):
+        again.load_state(tmp_path / "digits.state")
+    with pytest.raises(FileError, match="cannot read"):
+        again.load_state(tmp_path / "other.state")
+    with pytest.raises(FileError, match="cannot write"):
+        again.save_state(tmp_path / "nowhere" / "digits.state")
+
+
+def test_without_train_it_does_not(file):
+    model = gnomon.runtime.load(file)
+    with pytest.raises(StateError, match="without --train: it has no 'step'"):
+        model.step(np.ones((1, 784)), np.ones(1))
+    with pytest.raises(StateError, match="nothing in it changes"):
+        model.state()
+
+
+@pytest.mark.parametrize(
+    "arrays, named, error, message",
+    [
+        ([np.ones((2, 783))], {}, DataError, "needs 784 along axis 1, but (2, 783) came"),
+        ([np.ones(784)], {}, DataError, "has 2 axes, but an array of shape (784,) came"),
+        ([np.ones((1, 784), complex)], {}, DataError, "cannot be complex128: convert it with .astype('float32')"),
+        ([], {}, DataError, "the input pixels: float32[batch, 784] is missing"),
+        ([], {"pixel": np.ones((1, 784))}, ArgumentError, "there is no input 'pixel'. Did you mean 'pixels'?"),
+        ([np.ones((1, 784))] * 2, {}, DataError, "run takes 1 arrays (pixels), but 2 were given"),
+        ([np.ones((1, 784))], {"pixels": 1}, ArgumentError, "the input 'pixels' is given twice"),
+    ],
+)
+def test_arrays_that_do_not_fit(file, arrays, named, error, message):
+    with pytest.raises(error) as caught:
+        gnomon.runtime.load(file)(*arrays, **named)
+    assert message in str(caught.value)
+
+
+# ---- files that are not what they should be
+
+
+def refused(content: bytes, folder: Path) -> str:
+    (folder / "bad.gnx").write_bytes(content)
+    with pytest.raises(FileError) as caught:
+        gnomon.runtime.load(folder / "bad.gnx")
+    assert "bad.gnx" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_that_is_not_there(file, tmp_path):
+    with pytest.raises(MissingFileError, match=r"In that folder are 'article.gnx'"):
+        gnomon.runtime.load(file.with_name("articel.gnx"))
+    assert "cannot read" in str(pytest.raises(FileError, gnomon.runtime.load, tmp_path).value)
+
+
+def test_cut_short_or_altered(file, tmp_path):
+    content = file.read_bytes()
+    for length in (0, 7, 40):
+        assert "is not a compiled model" in refused(content[:length], tmp_path)
+    assert "is not a compiled model" in refused(b"x" * 1000, tmp_path)
+    for length in (64, 500, len(content) - 1):
+        assert f"is cut short: {length} bytes instead of" in refused(content[:length], tmp_path).replace(",", "")
+    assert "is too long" in refused(content + b"\0", tmp_path)
+    for place in (20, 70, 2000, len(content) - 3):
+        changed = bytearray(content)
+        changed[place] ^= 16
+        assert "is damaged" in refused(bytes(changed), tmp_path)
+
+
+def test_another_form_is_not_read(file, tmp_path):
+    content = bytearray(file.read_bytes())
+    struct.pack_into("<I", content, 8, 2)
+    assert "is a compiled model of form 2, and this gnomon reads form 1" in refused(bytes(content), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "platform, message",
+    [
+        ({"machine": "aarch64"}, "was compiled for aarch64 on linux, and this is"),
+        ({"system": "win32"}, "on win32, and this is"),
+        ({"flags": ["avx4096"]}, "was compiled for a processor that can do avx4096, and this one cannot"),
+    ],
+)
+@pytest.mark.skipif(compiled.here()[0] != "linux", reason="flags are told by Linux")
+def test_another_machine(file, tmp_path, platform, message):
+    content = bytearray(file.read_bytes())
+    (length,) = struct.unpack_from("<I", content, 12)
+    text = json.loads(content[64 : 64 + length])
+    text["platform"] |= {"system": "linux", "machine": compiled.here()[1]} | platform
+    library, weights = (content[at : at + size] for at, size in (text["library"], text["weights"]))
+    assert message in refused(compiled.pack(text, bytes(library), bytes(weights)), tmp_path)
+
+
+def test_equal_models_give_equal_files(file, tmp_path):
+    again = save(article(), tmp_path / "elsewhere").read_bytes()
+    assert hashlib.sha256(again).digest() == hashlib.sha256(file.read_bytes()).digest()
