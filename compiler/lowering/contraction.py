@@ -27,7 +27,7 @@ def kernels(rows: RowProgram, target: Target, label: str, constant: frozenset[st
 def _plain(rows: RowProgram, target: Target, label: str, constant: frozenset[str]) -> list[Piece] | None:
     product_of = Product.of(rows)
     assert product_of is not None
-    deep = Deep(product_of, target)
+    deep = Deep(product_of, target, constant)
     if deep.pays():
         return deep.run(label)
     schedule = Schedule(product_of, target, constant=constant)

@@ -21,6 +21,7 @@ from gnomon.compiler.kernel import (
     If,
     Kernel,
     Load,
+    Local,
     Rewriter,
     Stmt,
     Store,
@@ -49,8 +50,8 @@ RANGE = 32 << 10
 class Deep(Schedule):
     """The schedule of a product with long sums."""
 
-    def __init__(self, p: Product, target: Target):
-        super().__init__(p, target)
+    def __init__(self, p: Product, target: Target, constant: frozenset[str] = frozenset()):
+        super().__init__(p, target, constant=constant)
         if isinstance(self.rows, int):
             self.tile = Tile(rows_for(self.rows, self.tile, target, self.dtype), self.tile.width)
         self.range = self._range()
@@ -92,12 +93,18 @@ class Deep(Schedule):
         if self.parts > 1:
             size = product(a.extent for a in p.rows.outer)
             partial = Buffer("partial", self.dtype, (self.parts * size,))
-        pieces = [self._sums(label, partial)]
+        pieces = []
+        if self._packed_early():
+            self.right, piece = self._pack(self._right_panels(), "lanes", label)
+            piece.early = True
+            pieces.append(piece)
+        pieces.append(self._sums(label, partial))
         if partial is not None:
             pieces.append(self._added(label, partial))
         if few != 0:
             for piece in pieces:
-                piece.extent = piece.extent * (1 - few)
+                if not piece.early:
+                    piece.extent = piece.extent * (1 - few)
             plain = self._wide()._main(f"{label} few rows", self.flops)
             plain.extent = plain.extent * few
             pieces.append(plain)
@@ -133,7 +140,8 @@ class Deep(Schedule):
         place = modulo(Size.of(outer), shares) if self.parts > 1 else Size.of(outer)
         body = Rewriter(index=lambda a: place if a is share else None).body(body)
         values = [] if partial is not None else epilogue(p)
-        reads = tuple(dict.fromkeys([*loads([p.left, p.right]), *loads(values)]))
+        right = loads([p.right]) if self.right is None or self.alone else (self.right,)
+        reads = tuple(dict.fromkeys([*loads([p.left]), *right, *loads(values)]))
         writes = p.rows.writes if partial is None else (partial,)
         allocs = tuple(Alloc(x) for x in self.allocs)
         kernel = Kernel(reads, writes, (*allocs, For(outer, body, "parallel")), label=label)
@@ -142,7 +150,8 @@ class Deep(Schedule):
     def _chunks(self, first: Dim, sums: Buffer, part: Dim) -> tuple[Stmt, ...]:
         """All chunks of the sum (or of a part of it), each added to the sums of all rows from `first` on."""
         p, tile = self.p, self.tile
-        operands = [p.left, p.right]
+        packed = self.right  # before all calls
+        operands = [p.left, p.right if packed is None else Load(packed, (self._right_place(),))]
         summed = list(p.summed)
         if self.parts > 1:  # a part has a share of the outermost axis
             whole = summed[0]
@@ -167,7 +176,7 @@ class Deep(Schedule):
         saved = p.left, p.right, p.summed
         p.left, p.right, p.summed = left, right, chunk
         fill: tuple[Stmt, ...] = ()
-        if not (self.contiguous() and self._short()):
+        if packed is None and not (self.contiguous() and self._short()):
             self.alone = True
             self.right = Buffer("lanes", self.dtype, (step * inner * tile.width,), "local")
             self.allocs.append(self.right)
@@ -188,6 +197,16 @@ class Deep(Schedule):
             nest = (For(a, nest),)
         p.left, p.right, p.summed = saved
         return nest
+
+    def _right_place(self) -> Dim:
+        """Where a vector of the lanes' operand is in the panels that were packed before all calls."""
+        return self._right_panels().place(self.panel) + Size.of(self.lane)
+
+    def _right(self) -> tuple[Local, Expr]:
+        if self.right is None or self.alone:
+            return super()._right()
+        self.counter += 1
+        return Local(f"w{self.counter}", self.dtype), self.p.right
 
     def _moved(self, operands: list[Expr], axis: Index, place: Dim) -> list[Expr]:
         rewriter = Rewriter(index=lambda a: place if a is axis else None)

@@ -72,6 +72,8 @@ LINE = 64
 """Bytes that a cache fetches at once."""
 RUN = 16
 """Blocks of rows that are done with a panel packed for them."""
+FAR, AHEAD = 512, 16
+"""Bytes from one row to the next from which rows are asked for before they are packed, and how many rows before."""
 PAGE_PART = 512
 """Bytes: numbers that are a multiple of this apart compete for the same places of a cache."""
 BLOCK = 4
@@ -343,10 +345,25 @@ class Schedule:
     def _copied(self, panels: Panels, packed: Buffer, panel: Dim) -> tuple[Stmt, ...]:
         """One vector of a panel for each k, whatever it takes to compute its lanes."""
         lane = Index(f"l{panels.width}", panels.width)
-        body = self._vectors(panels, packed, panel, Size.of(lane), lane)
+        body = (*self._asked_for(panels, panel), *self._vectors(panels, packed, panel, Size.of(lane), lane))
         for a in reversed(self.p.summed):
             body = (For(a, body),)
         return body
+
+    def _asked_for(self, panels: Panels, panel: Dim) -> tuple[Stmt, ...]:
+        """The lines that a panel will need of rows further on: too far apart for the machine to foresee them."""
+        e, (*_, last) = panels.operand, panels.summed
+        if not isinstance(e, Load) or e.mask is not None:
+            return ()
+        lane, size = Index("lane", panels.extent), dtypes.named(self.dtype).bytes
+        place = placed(e, panels.at(Size.of(lane)))
+        assert isinstance(place, Load)
+        stride = coefficient(e.index[0], last)
+        if coefficient(place.index[0], lane) != 1 or not isinstance(stride, int) or stride * size < FAR:
+            return ()
+        later = {last: Size.of(last) + AHEAD, lane: panel * panels.width}
+        first = Rewriter(index=lambda a: later.get(a) if isinstance(a, Index) else None).size(place.index[0])
+        return tuple(Prefetch(e.buffer, first + k) for k in range(0, panels.width, LINE // size))
 
     def _vectors(self, panels: Panels, packed: Buffer, panel: Dim, within: Dim, lane: Index) -> tuple[Stmt, ...]:
         """The lanes `within` a panel at one k, zero beyond the operand's last."""
