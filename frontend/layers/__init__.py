@@ -4,7 +4,23 @@ from gnomon.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, So
 from gnomon.layers.basic import ActivityRegularization, Identity, Lambda, Rescaling
 from gnomon.layers.batch_normalization import BatchNormalization
 from gnomon.layers.convolution import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
+from gnomon.layers.convolution_transpose import (
+    Conv1DTranspose,
+    Conv2DTranspose,
+    Conv3DTranspose,
+    Convolution1DTranspose,
+    Convolution2DTranspose,
+    Convolution3DTranspose,
+)
 from gnomon.layers.dense import Dense
+from gnomon.layers.depthwise import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    SeparableConv1D,
+    SeparableConv2D,
+    SeparableConvolution1D,
+    SeparableConvolution2D,
+)
 from gnomon.layers.input import Input, InputLayer
 from gnomon.layers.input_spec import InputSpec
 from gnomon.layers.layer import Layer
@@ -85,4 +101,7 @@ __all__ = [
     "GlobalAvgPool2D", "GlobalAvgPool3D", "GlobalMaxPool1D", "GlobalMaxPool2D", "GlobalMaxPool3D", "GlobalMaxPooling1D",
     "GlobalMaxPooling2D", "GlobalMaxPooling3D", "MaxPool1D", "MaxPool2D", "MaxPool3D", "MaxPooling1D", "MaxPooling2D",
     "MaxPooling3D",
+    "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "Convolution1DTranspose", "Convolution2DTranspose",
+    "Convolution3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
+    "SeparableConvolution1D", "SeparableConvolution2D",
 ]  # fmt: skip

@@ -69,9 +69,9 @@ def sizes_of_windows(
     if any(n is not None and n <= 0 for n in found):
         spans = [reach(window, dilation) for window, dilation in zip(windows, dilations, strict=True)]
         raise ShapeError(
-            f"the output would have no elements: windows that span {spans} elements do not fit into spatial axes of "
-            f"{list(extents)} (padding={padding!r}, strides={list(strides)}, dilation_rate={list(dilations)}). Use "
-            'padding="same", smaller windows or larger inputs'
+            f"the computed output size would be zero or negative: windows that span {spans} elements do not fit into "
+            f"spatial axes of {list(extents)} (padding={padding!r}, strides={list(strides)}, "
+            f'dilation_rate={list(dilations)}). Use padding="same", smaller windows or larger inputs'
         )
     return tuple(found)
 
@@ -97,6 +97,7 @@ class Convolving(SpatialLayer):
         **kwargs: Any,
     ):
         super().__init__(data_format, **kwargs)
+        self.input_spec = InputSpec(min_ndim=self.rank + 2, max_ndim=self.rank + 2)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.rank)
         self.strides = per_axis("strides", strides, self.rank)
         self.dilation_rate = per_axis("dilation_rate", dilation_rate, self.rank)
@@ -126,14 +127,14 @@ class Convolving(SpatialLayer):
 
     def channels(self, input_shape: OpenShape) -> int:
         """The channels of the input, of which all later inputs must have as many."""
-        found = input_shape[self.channel_axis]
+        axes, found = self.rank + 2, input_shape[self.channel_axis]
         if found is None:
             raise ShapeError(
                 f"layer {self.name!r} needs to know the number of channels (axis {self.channel_axis} of "
                 f"{self.data_format} data), got inputs of shape {tuple(input_shape)}: give the input's axis a size "
                 "instead of None"
             )
-        self.input_spec = InputSpec(ndim=self.rank + 2, axes={self.channel_axis: found})
+        self.input_spec = InputSpec(min_ndim=axes, max_ndim=axes, axes={self.channel_axis: found})
         return found
 
     def finish(self, outputs: Any) -> Any:

@@ -258,7 +258,6 @@ class AdaptivePooling(SpatialLayer):
     def __init__(self, output_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any):
         super().__init__(data_format, **kwargs)
         self.output_size = per_axis("output_size", output_size, self.rank)
-        self.built = True
 
     def call(self, inputs):
         return type(self).pool(inputs, self.output_size, self.data_format)
