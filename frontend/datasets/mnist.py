@@ -1,12 +1,11 @@
 """MNIST handwritten digits, shipped with the package (origin and licence: data/mnist/ORIGIN.txt)."""
 
-import hashlib
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from gnomon.compiler.errors import DataError
+from gnomon.datasets.files import read_whole
 
 FOLDER = Path(__file__).parent / "data" / "mnist"
 
@@ -37,19 +36,8 @@ def load_data(path: str | Path = "mnist.npz") -> Arrays:
 
 def _read(path: Path) -> np.ndarray:
     """The array in an idx file: two zero bytes, the dtype (8: uint8), the rank, the shape, the values."""
-    try:
-        packed = path.read_bytes()
-    except OSError as e:
-        raise DataError(
-            f"The MNIST file {path} cannot be read ({e.strerror}). Give load_data(path=...) a folder with the files "
-            f"{', '.join(SHA256)}, or install gnomon again: it ships them."
-        ) from None
-    found = hashlib.sha256(packed).hexdigest()
-    if found != SHA256[path.name]:
-        raise DataError(
-            f"The MNIST file {path} is damaged: its sha256 is {found}, the original's is {SHA256[path.name]}. "
-            f"Install gnomon again, or give load_data(path=...) a folder with the original files."
-        )
+    instead = f"a folder with the files {', '.join(SHA256)}"
+    packed = read_whole(path, SHA256[path.name], "MNIST", instead)
     raw = zlib.decompress(packed, wbits=zlib.MAX_WBITS | 16)  # 16: a gzip header
     rank = raw[3]
     shape = np.frombuffer(raw, ">u4", rank, offset=4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gnomon.compiler.errors import DataError
-from gnomon.datasets import mnist
+from gnomon.datasets import mnist, sign_digits
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,37 @@ def test_origin_and_checksums_stand_beside_the_data():
     text = (mnist.FOLDER / "ORIGIN.txt").read_text()
     assert all(f"{digest}  {name}" in text for name, digest in mnist.SHA256.items())
     assert "CC BY-SA 3.0" in text
+
+
+# ---- signed digits
+
+
+def test_signed_digits_are_whole():
+    """About 206 photos of each digit, as their authors say (218 people, ten photos each, not all of them kept)."""
+    (x_train, y_train), (x_test, y_test) = sign_digits.load_data()
+    assert (x_train.shape, y_train.shape) == ((1662, 32, 32, 3), (1662,))
+    assert (x_test.shape, y_test.shape) == ((400, 32, 32, 3), (400,))
+    assert all(a.dtype == np.uint8 and a.flags.writeable for a in (x_train, y_train, x_test, y_test))
+    counts = np.bincount(y_train) + np.bincount(y_test)
+    assert counts.tolist() == [205, 206, 206, 206, 207, 207, 207, 206, 208, 204]
+    assert np.bincount(y_test).min() > 25
+    assert x_train.mean(axis=(0, 1, 2)).argsort().tolist() == [2, 1, 0]  # skin before a light wall
+
+
+def test_damage_to_signed_digits_is_told(tmp_path):
+    copy = tmp_path / "copy.npz"
+    shutil.copy(sign_digits.FOLDER / sign_digits.NAME, copy)
+    (x, _), _ = sign_digits.load_data(copy)
+    assert len(x) == 1662
+    copy.write_bytes(copy.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"copy\.npz is damaged: its sha256 is .* a copy of sign_digits_32\.npz"):
+        sign_digits.load_data(copy)
+    with pytest.raises(DataError, match="cannot be read"):
+        sign_digits.load_data(tmp_path / "nothing.npz")
+
+
+def test_signed_digits_come_with_origin_and_licence():
+    text = (sign_digits.FOLDER / "ORIGIN.txt").read_text(encoding="utf-8")
+    assert f"{sign_digits.SHA256}  {sign_digits.NAME}" in text
+    assert "Apache License 2.0" in text
+    assert "Version 2.0, January 2004" in (sign_digits.FOLDER / "LICENSE.txt").read_text()
