@@ -17,7 +17,7 @@ from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_g
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
-from gnomon.compiler.ops.leaves import Array, Input, Parameter, key_of
+from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
@@ -169,7 +169,7 @@ class _Plan:
         for n in self.nodes:
             if not isinstance(n.type, TensorType) or not all(isinstance(d, int) for d in n.shape):
                 continue
-            if isinstance(n.op, (Parameter, Array)):
+            if isinstance(n.op, (Parameter, Array, Literal)):
                 if n not in written:
                     fixed.add(n)
             elif n.inputs and all(x in fixed for x in n.inputs):

@@ -341,6 +341,11 @@ def coefficient(size: Dim, atom: Atom) -> Dim | None:
     return Size.build(total)
 
 
+def known_factor(size: Dim) -> int:
+    """A number that the size is surely a multiple of."""
+    return gcd(*(c for _, c in size.terms)) if isinstance(size, Size) else size
+
+
 _VERY_LOW = -(10**18)
 
 

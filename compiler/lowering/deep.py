@@ -9,8 +9,6 @@ that are known, never on the machine, so that the result is the same for any num
 
 from __future__ import annotations
 
-from math import gcd
-
 from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
     Alloc,
@@ -30,7 +28,7 @@ from gnomon.compiler.lowering import cpu
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.lowering.tiles import FEW_ROWS, Panels, Piece, Product, Schedule, Tile, epilogue, loads, min_of
-from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, floordiv, maximum, modulo, product
+from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, floordiv, known_factor, maximum, modulo, product
 from gnomon.compiler.targets import Target
 
 LONG = 4096
@@ -87,7 +85,7 @@ class Deep(Schedule):
         p = self.p
         self.flops = 2 * product(a.extent for a in p.rows.outer) * self.depth
         few: Dim = 0
-        if not isinstance(self.rows, int) and self.contiguous():  # 1 if there are few rows
+        if self._perhaps_few() and self.contiguous():  # 1 if there are few rows
             few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))
         partial = None
         if self.parts > 1:
@@ -262,11 +260,6 @@ class Deep(Schedule):
         rows = RowProgram(p.rows.outer, (total, *p.after), (), reads, p.rows.writes)
         kernel, extent = cpu.kernel(rows, self.target, f"{label} parts")
         return Piece(kernel, extent, 0)
-
-
-def known_factor(d: Dim) -> int:
-    """The number that a size is surely a multiple of."""
-    return gcd(*(c for _, c in d.terms)) if isinstance(d, Size) else d
 
 
 def rows_for(rows: int, tile: Tile, target: Target, dtype: str) -> int:

@@ -93,9 +93,9 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
         if isinstance(node.op, Broadcast):
             (x,) = node.inputs
             if x.rank and not _leading(node.op.axes):
-                spread.add(x)
+                spread.add(_made(x))
         elif isinstance(node.op, (Gather, GatherAlong)):
-            spread.add(node.inputs[0])
+            spread.add(_made(node.inputs[0]))
     stored: set[Node] = set()
     cost: dict[Node, int] = {}
     depth: dict[Node, int] = {}
@@ -125,6 +125,13 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
         else:
             cost[node], depth[node] = min(total, 10**6), deep
     return [n for n in order if n in stored]
+
+
+def _made(x: Node) -> Node:
+    """What a node only shows in another form."""
+    while isinstance(x.op, (Reshape, Equate, StopGradient)):
+        x = x.inputs[0]
+    return x
 
 
 def _leading(axes: Sequence[int]) -> bool:

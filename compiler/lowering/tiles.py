@@ -50,6 +50,7 @@ from gnomon.compiler.sizes import (
     ceildiv,
     coefficient,
     floordiv,
+    known_factor,
     maximum,
     modulo,
     product,
@@ -249,7 +250,7 @@ class Schedule:
             self.left, piece = self._pack(self._left_panels(), "rows", label)
             pieces.append(piece)
         pieces.append(self._main(label, self.flops))
-        if not isinstance(self.rows, int) and self.right is not None and self.contiguous():
+        if self._perhaps_few() and self.right is not None and self.contiguous():
             few = maximum(0, 1 - floordiv(self.rows, FEW_ROWS))  # 1 if there are few rows, else 0: one way does not run
             for piece in pieces:
                 if not piece.early:
@@ -258,6 +259,10 @@ class Schedule:
             plain.extent = plain.extent * few
             pieces.append(plain)
         return pieces
+
+    def _perhaps_few(self) -> bool:
+        """Whether the rows' number is symbolic, and not a multiple of many."""
+        return not isinstance(self.rows, int) and known_factor(self.rows) < FEW_ROWS
 
     def _wide(self) -> Schedule:
         """The schedule for few rows: one row at a time. Where the result is long, strips of it stay in the nearest
