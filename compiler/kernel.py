@@ -15,10 +15,12 @@ Inside a vector loop an `If` whose condition depends on the lane masks the store
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import count
 from typing import Any
 
@@ -26,7 +28,7 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.interning import Interned
-from gnomon.compiler.sizes import Atom, Dim, Index, Size, atoms, substitute, symbols
+from gnomon.compiler.sizes import Atom, Dim, Index, Size, Symbol, atoms, substitute, symbols
 
 # ---- scalar functions
 
@@ -103,6 +105,10 @@ class Expr(metaclass=Interned):
     __slots__ = ("dtype", "__weakref__")
     dtype: str
 
+    def __repr__(self) -> str:
+        shared, (text,) = written((self,), count())
+        return text if not shared else f"{text} where {', '.join(shared)}"
+
 
 class Const(Expr):
     """A number."""
@@ -115,9 +121,6 @@ class Const(Expr):
     @classmethod
     def key(cls, dtype: str, value: Any) -> tuple:
         return dtype, _rounded(dtype, value).tobytes()
-
-    def __repr__(self) -> str:
-        return f"{self.value!r}" if self.dtype in ("float32", "int64", "bool") else f"{self.value!r}:{self.dtype}"
 
 
 def _rounded(dtype: str, value: Any) -> Any:
@@ -134,9 +137,6 @@ class IndexValue(Expr):
     def __init__(self, dtype: str, size: Dim):
         self.dtype, self.size = dtype, size
 
-    def __repr__(self) -> str:
-        return f"{self.dtype}({self.size})"
-
 
 class Load(Expr):
     """An element of a buffer; where `mask` (a bool) is false nothing is read and the value is 0."""
@@ -151,10 +151,6 @@ class Load(Expr):
     def key(cls, buffer: Buffer, index: tuple[Dim, ...], mask: Expr | None = None) -> tuple:
         return buffer, index, mask
 
-    def __repr__(self) -> str:
-        mask = f" if {self.mask!r}" if self.mask is not None else ""
-        return f"{self.buffer.name}[{', '.join(map(str, self.index))}{mask}]"
-
 
 class Apply(Expr):
     """A scalar function of scalars."""
@@ -166,9 +162,6 @@ class Apply(Expr):
         self.fn, self.args = fn, args
         self.dtype = args[-1].dtype if fn.result == "same" else fn.result
 
-    def __repr__(self) -> str:
-        return f"{self.fn.name}({', '.join(map(repr, self.args))})"
-
 
 class Cast(Expr):
     """A value converted to another dtype, as NumPy's astype; to bool is `!= 0`."""
@@ -177,9 +170,6 @@ class Cast(Expr):
 
     def __init__(self, dtype: str, x: Expr):
         self.dtype, self.x = dtype, x
-
-    def __repr__(self) -> str:
-        return f"{self.dtype}({self.x!r})"
 
 
 class Bitcast(Expr):
@@ -191,9 +181,6 @@ class Bitcast(Expr):
         assert dtypes.named(dtype).bits == dtypes.named(x.dtype).bits
         self.dtype, self.x = dtype, x
 
-    def __repr__(self) -> str:
-        return f"bits_{self.dtype}({self.x!r})"
-
 
 class Local(Expr):
     """The value that a `Let` named."""
@@ -202,9 +189,6 @@ class Local(Expr):
 
     def __init__(self, name: str, dtype: str):
         self.name, self.dtype = name, dtype
-
-    def __repr__(self) -> str:
-        return self.name
 
 
 class Fold(Expr):
@@ -218,9 +202,6 @@ class Fold(Expr):
         assert kind in self.KINDS, kind
         self.dtype, self.kind, self.axes, self.body = body.dtype, kind, axes, body
 
-    def __repr__(self) -> str:
-        return f"{self.kind}[{', '.join(f'{a.name}<{a.extent}' for a in self.axes)}]({self.body!r})"
-
 
 class Lanes(Expr):
     """A reduction over the lanes of the innermost vector loop around the statement; the same value in every lane.
@@ -231,9 +212,6 @@ class Lanes(Expr):
     def __init__(self, kind: str, index: Index, x: Expr):
         self.dtype, self.kind, self.index, self.x = x.dtype, kind, index, x
 
-    def __repr__(self) -> str:
-        return f"{self.kind}_lanes[{self.index.name}<{self.index.extent}]({self.x!r})"
-
 
 class Value(Atom, metaclass=Interned):
     """An integer expression used in an index: what a gather reads. Clamped to its range by whoever makes it."""
@@ -242,7 +220,10 @@ class Value(Atom, metaclass=Interned):
 
     def __init__(self, x: Expr, extent: Dim | None = None):
         assert dtypes.is_integer(x.dtype), x
-        self.x, self.extent, self.name = x, extent, f"<{x!r}>"
+        text = repr(x)
+        if len(text) > NAMED:  # a name is sorted by and printed with every size that the value is in
+            text = sha256(text.encode()).hexdigest()[:16]
+        self.x, self.extent, self.name = x, extent, f"<{text}>"
 
     @classmethod
     def key(cls, x: Expr, extent: Dim | None = None) -> tuple:
@@ -446,41 +427,116 @@ class Kernel:
     def text(self) -> str:
         """The whole kernel as text; equal texts are equal code."""
         head = "kernel(" + ", ".join(map(repr, self.buffers)) + ")"
-        return "\n".join([head, *(_lines(self.body, 1))])
+        return "\n".join([head, *_lines(self.body, 1, count())])
 
     def __repr__(self) -> str:
         return self.text()
 
 
-def _lines(body: tuple[Stmt, ...], depth: int) -> Iterator[str]:
+def _lines(body: tuple[Stmt, ...], depth: int, names: Iterator[int]) -> Iterator[str]:
     pad = "  " * depth
     for s in body:
+        yield from (pad + line for line in heading(s, names))
         match s:
-            case Store():
-                yield f"{pad}{s.buffer.name}[{', '.join(map(str, s.index))}] = {s.value!r}"
-            case Let():
-                yield f"{pad}{s.local.name}:{s.local.dtype} = {s.value!r}"
             case For():
-                axis = f".{s.axis}" if s.kind in ("block", "thread") else ""
-                yield f"{pad}for {s.index.name} < {s.index.extent} {s.kind}{axis}:"
-                yield from _lines(s.body, depth + 1)
+                yield from _lines(s.body, depth + 1, names)
             case If():
-                yield f"{pad}if {s.condition!r}:"
-                yield from _lines(s.then, depth + 1)
+                yield from _lines(s.then, depth + 1, names)
                 if s.orelse:
                     yield f"{pad}else:"
-                    yield from _lines(s.orelse, depth + 1)
-            case Alloc():
-                yield f"{pad}alloc {s.buffer!r}"
-            case Barrier():
-                yield f"{pad}barrier"
-            case Prefetch():
-                yield f"{pad}prefetch {s.buffer.name}[{s.index}]"
-            case CopyTransposed():
-                yield (
-                    f"{pad}{s.target.name}[{s.t}], stride {s.target_stride} = transposed {s.size} x {s.size} of "
-                    f"{s.source.name}[{s.s}], stride {s.source_stride}"
-                )
+                    yield from _lines(s.orelse, depth + 1, names)
+
+
+def heading(s: Stmt, names: Iterator[int]) -> list[str]:
+    """A statement as text, without those inside it; before it, what several of its values have in common."""
+
+    def lines(text: str, *values: Expr | Dim) -> list[str]:
+        shared, texts = written([v if isinstance(v, Expr) else IndexValue("int64", v) for v in values], names)
+        bare = [t if isinstance(v, Expr) else _without_type(t) for v, t in zip(values, texts, strict=True)]
+        return [*shared, text.format(*bare)]
+
+    match s:
+        case Store():
+            place = ", ".join(f"{{{k + 1}}}" for k in range(len(s.index)))
+            return lines(f"{s.buffer.name}[{place}] = {{0}}", s.value, *s.index)
+        case Let():
+            return lines(f"{s.local.name}:{s.local.dtype} = {{0}}", s.value)
+        case For():
+            axis = f".{s.axis}" if s.kind in ("block", "thread") else ""
+            return lines(f"for {s.index.name} < {{0}} {s.kind}{axis}:", s.index.extent)
+        case If():
+            return lines("if {0}:", s.condition)
+        case Alloc():
+            return [f"alloc {s.buffer!r}"]
+        case Barrier():
+            return ["barrier"]
+        case Prefetch():
+            return lines(f"prefetch {s.buffer.name}[{{0}}]", s.index)
+        case CopyTransposed():
+            square = f"transposed {s.size} x {s.size} of {s.source.name}"
+            text = f"{s.target.name}[{{0}}], stride {{1}} = {square}[{{2}}], stride {{3}}"
+            return lines(text, s.t, s.target_stride, s.s, s.source_stride)
+    raise AssertionError(type(s))
+
+
+def _without_type(text: str) -> str:
+    """A size that stands where only sizes do."""
+    return text[len("int64(") : -1] if text.startswith("int64(") else text
+
+
+NAMED = 40
+"""Letters: of a longer text that is needed in several places there is one, with a name."""
+WIDE = 400
+"""Letters: a longer text gets a name even if it is needed once."""
+
+
+def written(roots: Sequence[Expr], names: Iterator[int]) -> tuple[list[str], list[str]]:
+    """Expressions as text: `e3 = ...` for what they share, inner ones first, and a text for each. `names` numbers what
+    gets a name. Linear in the number of different expressions, where the tree may be exponentially large."""
+    order = expressions(roots)
+    uses = Counter(c for e in order for c in children(e))
+    texts: dict[Expr, str] = {}
+    shared = []
+    for e in order:
+        text = _text(e, texts)
+        if (uses[e] > 1 and len(text) > NAMED) or (uses[e] and len(text) > WIDE):
+            name = f"e{next(names)}"
+            shared.append(f"{name} = {text}")
+            text = name
+        texts[e] = text
+    return shared, [texts[r] for r in roots]
+
+
+def _text(e: Expr, texts: Mapping[Expr, str]) -> str:
+    """The text of an expression whose inner ones have texts."""
+
+    def size(d: Dim) -> str:
+        def change(a: Atom) -> Dim | None:
+            return Size.of(Symbol(f"<{texts[a.x]}>")) if isinstance(a, Value) else None
+
+        return str(substitute(d, change))
+
+    match e:
+        case Const():
+            return f"{e.value!r}" if e.dtype in ("float32", "int64", "bool") else f"{e.value!r}:{e.dtype}"
+        case Local():
+            return e.name
+        case IndexValue():
+            return f"{e.dtype}({size(e.size)})"
+        case Load():
+            mask = f" if {texts[e.mask]}" if e.mask is not None else ""
+            return f"{e.buffer.name}[{', '.join(map(size, e.index))}{mask}]"
+        case Apply():
+            return f"{e.fn.name}({', '.join(texts[a] for a in e.args)})"
+        case Cast():
+            return f"{e.dtype}({texts[e.x]})"
+        case Bitcast():
+            return f"bits_{e.dtype}({texts[e.x]})"
+        case Fold():
+            return f"{e.kind}[{', '.join(f'{a.name}<{a.extent}' for a in e.axes)}]({texts[e.body]})"
+        case Lanes():
+            return f"{e.kind}_lanes[{e.index.name}<{e.index.extent}]({texts[e.x]})"
+    raise AssertionError(type(e))
 
 
 # ---- rewriting: the mechanism under every loop transform

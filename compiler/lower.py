@@ -49,7 +49,9 @@ def lower(
     is_product   it has the form of a product of some size
     constant     names of buffers that are the same from call to call: what is packed of them is kept
     """
-    key = (repr(rows), rows.reads, rows.writes, rows.scratch, is_product, target, label, constant)
+    stages = tuple((s.axes, tuple(s.folds), tuple(s.lets), tuple(s.stores)) for s in rows.stages)
+    # expressions are interned, and the key keeps these alive: an equal row program is made of the very same ones
+    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant)
     return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant))
 
 

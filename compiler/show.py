@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeAlias
 
 from gnomon.compiler import kernel as k
@@ -263,12 +264,13 @@ def _plain(shown: View) -> dict[str, Any]:
 
 def _kernel_view(kernel: k.Kernel) -> View:
     entries: list[Entry] = []
+    names = count()
     stack: list[tuple[k.Stmt, tuple[int, ...]]] = [(s, ()) for s in reversed(kernel.body)]
     while stack:
         s, parent = stack.pop()
         number = len(entries)
-        lines = list(k._lines((s,), 0))
-        entries.append(Entry(number, type(s).__name__, lines[0].rstrip(":"), inputs=parent))
+        text = "\n".join(k.heading(s, names))
+        entries.append(Entry(number, type(s).__name__, text.rstrip(":"), inputs=parent))
         match s:
             case k.For():
                 stack += [(inner, (number,)) for inner in reversed(s.body)]

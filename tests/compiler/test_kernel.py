@@ -13,6 +13,7 @@ from gnomon.compiler.kernel import (
     Buffer,
     Cast,
     Const,
+    Expr,
     Fold,
     For,
     If,
@@ -170,6 +171,22 @@ def test_other_expressions_print():
         "1.0:float64",
         "1:uint8",
     ]
+
+
+def test_what_is_shared_prints_once():
+    """A chain of doublings is a tree of 2^300 letters."""
+    x: Expr = Load(Buffer("a_buffer_with_a_long_name", "float32", (9,)), (i,))
+    for _ in range(300):
+        x = Apply(ADD, (x, x))
+    out = Buffer("out", "float32", (9,))
+    text = Kernel((), (out,), (For(I, (Store(out, (i,), x),)),)).text()
+    lines = text.splitlines()
+    assert lines[2] == "    e0 = add(a_buffer_with_a_long_name[i], a_buffer_with_a_long_name[i])"
+    assert lines[3].startswith("    e1 = add(add(add(e0, e0), ")
+    assert len(lines) < 310
+    assert len(text) < 30_000
+    assert len(repr(x)) < 30_000
+    assert len(repr(value_size(Cast("int64", x), 9))) < 100  # the name of an index made of it
 
 
 def test_a_kernels_arguments_are_writes_then_reads():

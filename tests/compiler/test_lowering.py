@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnomon.agreement import expected
+from gnomon.compiler import lower
 from gnomon.compiler.errors import DataError
 from gnomon.compiler.grad import grad
 from gnomon.compiler.graph import Node
@@ -109,6 +110,20 @@ def test_layer_normalization_is_one_kernel():
     root = build.sqrt(build.add(build.mean(build.square(centred), 1, True), 1e-5))
     y = build.add(build.multiply(build.divide(centred, root), scale), shift)
     assert len(launches(check_all([x, scale, shift], y))) == 1
+
+
+def test_equal_row_programs_are_lowered_once(monkeypatch):
+    made = []
+    schedule = lower._scheduled
+    monkeypatch.setattr(lower, "_scheduled", lambda *given: made.append(given) or schedule(*given))
+
+    def tower(keys: list[int]) -> Function:
+        x, y = (leaf(k, n, 24) for k in keys)
+        return compiled([x, y], [build.multiply(softmax(x), build.add(softmax(y), 0.1875))])
+
+    first, second = tower([301, 302]), tower([303, 304])
+    assert [s.kernel for s in launches(first)] == [s.kernel for s in launches(second)]
+    assert len(made) == len(launches(first))
 
 
 def test_sibling_reductions_share_one_pass():
