@@ -25,7 +25,8 @@ from gnomon.compiler.ops.patches import FirstMax, Patches, Unpatch
 from gnomon.compiler.ops.shape import Pad, Slice
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.passes.rewrite import observing
-from gnomon.compiler.passes.windows import as_contract, cuts, forms, windows
+from gnomon.compiler.passes.transposed import as_contract
+from gnomon.compiler.passes.windows import cuts, forms, windows
 from gnomon.compiler.sizes import Dim, evaluate, symbol
 from gnomon.functions import function
 from gnomon.tensor import Tensor
@@ -152,7 +153,7 @@ def test_phases_multiply_no_zeros() -> None:
 
 
 def test_many_phases_fill_the_kernel_up(monkeypatch) -> None:
-    monkeypatch.setattr(import_module("gnomon.compiler.passes.windows"), "MOST_PHASES", 2)
+    monkeypatch.setattr(import_module("gnomon.compiler.passes.transposed"), "MOST_PHASES", 2)
     x, w = leaf(n, 9, 8, 2), leaf(3, 5, 2, 3)
     after = check(conv(x, w, (2, 3), "same"), [x, w], {"n": 1})
     assert not having(after, Unpatch)
