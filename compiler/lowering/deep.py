@@ -169,7 +169,8 @@ class Deep(Schedule):
         if not (isinstance(axis.extent, int) and axis.extent % step == 0):
             length = min_of(step, axis.extent - Size.of(c) * step)
         k = self._index("k", length)
-        left, right = self._moved(operands, axis, Size.of(c) * step + Size.of(k))
+        place = Size.of(c) * step + (Size.of(k) if length != 1 else 0)  # no loop runs over an axis of one
+        left, right = self._moved(operands, axis, place)
         chunk = (k, *summed[cut + 1 :])
         saved = p.left, p.right, p.summed
         p.left, p.right, p.summed = left, right, chunk
