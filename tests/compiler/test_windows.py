@@ -380,6 +380,47 @@ def test_windows_leave_alone(make: Callable[[], Node]) -> None:
     assert windows([node]) == [node]
 
 
+# ---- all together
+
+
+def network(rng: np.random.Generator, length: Dim) -> tuple[Node, list[Node]]:
+    """Some layers one after the other, along one axis, and what they are made from."""
+    x = y = leaf(n, length, 2)
+    kernels: list[Node] = []
+    for _ in range(4):
+        channels, window, stride = y.shape[2], int(rng.integers(1, 5)), int(rng.integers(1, 4))
+        padding = ("valid", "same")[int(window > 2 or rng.integers(2))]
+        kind = int(rng.integers(6))
+        if kind < 2:
+            kernels.append(leaf(window, channels, 3))
+            y = conv(y, kernels[-1], stride, padding, None, 1 + int(rng.integers(2)))
+        elif kind == 2:
+            kernels.append(leaf(window, 2, channels))
+            y = conv(y, kernels[-1], stride, padding, op=ops.conv_transpose)
+        elif kind == 3:
+            kernels.append(leaf(window, channels, 1))
+            y = conv(y, kernels[-1], stride, padding, op=ops.depthwise_conv)
+        elif kind == 4:
+            y = ops.max_pool(Tensor(y), window, stride, padding).node
+        else:
+            y = build.add(y, build.square(y))
+    return y, [x, *kernels]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_networks_keep_their_derivatives(seed: int) -> None:
+    for length in (23, h):
+        y, wrt = network(np.random.default_rng(seed), length)
+        roots = gradients(y, wrt)
+        after = simplify(roots)
+        assert not products_laid_out(after)
+        for sizes in ({"n": 1, "h": 23}, {"n": 2, "h": 24}):
+            values = values_of(roots, sizes, -1, 2)
+            before = evaluate_graph(roots, values, sizes)
+            for a, b in zip(before, evaluate_graph(after, values, sizes), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-9 * (1 + np.abs(a).max(initial=0)))
+
+
 # ---- forward mode and compiled code
 
 
