@@ -52,6 +52,8 @@ FILTER = {True: 1100, False: 1700}
 """The same for each channel and filter, to read them transformed (True) or to transform them too."""
 GAIN = 0.85
 """The share of the plain schedule's cost that it must be below."""
+PLANE = 16
+"""Numbers of a cache line, by which planes are moved apart."""
 MANY = 8
 """Pictures that a symbolic batch is taken to have, if one alone does not decide."""
 
@@ -119,9 +121,9 @@ class Winograd:
         self.down, self.across = ceildiv(oh.extent, OUT), ceildiv(ow.extent, OUT)
         self.tiles = self.batch * self.down * self.across
         *_, c = p.summed
-        filters = Buffer("filters", self.dtype, (IN * IN * c.extent * p.lanes.extent,))
-        inputs = Buffer("inputs", self.dtype, (IN * IN * self.tiles * c.extent,))
-        sums = Buffer("products", self.dtype, (IN * IN * self.tiles * p.lanes.extent,))
+        filters = Buffer("filters", self.dtype, (IN * IN * apart(c.extent * p.lanes.extent),))
+        inputs = Buffer("inputs", self.dtype, (IN * IN * apart(self.tiles * c.extent),))
+        sums = Buffer("products", self.dtype, (IN * IN * apart(self.tiles * p.lanes.extent),))
         pieces = [
             self._filters(filters, label),
             self._inputs(inputs, (inputs, sums), label),
@@ -144,7 +146,7 @@ class Winograd:
         kh, kw, c = self.p.summed
         lanes = self.p.lanes
         taps = [[placed(self.p.right, {kh: i, kw: j}) for j in range(TAPS)] for i in range(TAPS)]
-        place = lambda i, j: ((i * IN + j) * c.extent + Size.of(c)) * lanes.extent + Size.of(lanes)
+        place = lambda i, j: _place(i * IN + j, c, lanes)
         body = self._blocks(lanes, self._transformed(taps, G, lambda i, j, e: Store(out, (place(i, j),), e)))
         kernel = Kernel(loads([self.p.right]), (out,), (For(c, (body,), "parallel"),), label=f"filters of {label}")
         return Piece(kernel, c.extent, 0, (out,), early=self._constant())
@@ -169,7 +171,7 @@ class Winograd:
             ]
             for i in range(IN)
         ]
-        place = lambda i, j: ((i * IN + j) * self.tiles + Size.of(tile)) * c.extent + Size.of(c)
+        place = lambda i, j: _place(i * IN + j, tile, c)
         body = self._blocks(c, self._transformed(taps, B, lambda i, j, e: Store(out, (place(i, j),), e)))
         kernel = Kernel(loads([p.left]), (out,), (For(tile, (body,), "parallel"),), label=f"tiles of {label}")
         return Piece(kernel, tile.extent, 0, scratch)
@@ -178,11 +180,11 @@ class Winograd:
         """products[e, tile, f] = sum over c of inputs[e, tile, c] * filters[e, c, f]."""
         *_, c = self.p.summed
         e, t, f = Index("e", IN * IN), Index("t", self.tiles), Index("f", self.p.lanes.extent)
-        left = Load(inputs, (_place(e, t, c),))
-        right = Load(filters, (_place(e, c, f),))
+        left = Load(inputs, (_place(Size.of(e), t, c),))
+        right = Load(filters, (_place(Size.of(e), c, f),))
         total = Local("total", self.dtype)
         fold = Stage((c,), [(total, "sum", Apply(scalar("multiply"), (left, right)))])
-        store = Stage((), stores=[(sums, (_place(e, t, f),), total)])
+        store = Stage((), stores=[(sums, (_place(Size.of(e), t, f),), total)])
         p = Product.of(RowProgram((e, t, f), (fold, store), (), (inputs, filters), (sums,)))
         assert p is not None
         constant = frozenset([filters.name]) if self._constant() else frozenset[str]()
@@ -196,7 +198,7 @@ class Winograd:
         tile = Index("tile", self.tiles)
         picture, row, column = self._decoded(Size.of(tile))
         found = Buffer("found", self.dtype, (OUT * OUT * self.lanes,), "local")
-        place = lambda i, j: ((i * IN + j) * self.tiles + Size.of(tile)) * lanes.extent + Size.of(lanes)
+        place = lambda i, j: _place(i * IN + j, tile, lanes)
         taps: list[list[Expr]] = [[Load(sums, (place(i, j),)) for j in range(IN)] for i in range(IN)]
         block, vector = Index("block", ceildiv(lanes.extent, self.lanes)), Index(f"l{self.lanes}", self.lanes)
         at, within = Size.of(block) * self.lanes + Size.of(vector), Size.of(vector)
@@ -274,9 +276,11 @@ class Winograd:
         return total
 
 
-def _place(*axes: Index) -> Dim:
-    """Where an element is in an array of just these axes."""
-    place: Dim = 0
-    for a in axes:
-        place = place * a.extent + Size.of(a)
-    return place
+def apart(size: Dim) -> Dim:
+    """How far planes of `size` numbers are apart: not a power of two, or all compete for the same places of a cache."""
+    return size + PLANE
+
+
+def _place(plane: Dim, row: Index, column: Index) -> Dim:
+    """Where an element is among planes of rows and columns."""
+    return plane * apart(row.extent * column.extent) + Size.of(row) * column.extent + Size.of(column)
