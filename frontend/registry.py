@@ -241,7 +241,7 @@ def _serialize_instance(value: Any) -> dict[str, Any]:
     registered = vars(cls).get("keras_registered_name", registered)  # what Keras writes for a class it does not publish
     config: dict[str, Any] = {
         "module": module or (None if cls.__module__ == "__main__" else cls.__module__),
-        "class_name": cls.__name__,
+        "class_name": vars(cls).get("keras_class_name", cls.__name__),  # Keras may publish it by another name
         "config": serialize_object(inner),
         "registered_name": registered,
     }

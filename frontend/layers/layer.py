@@ -35,7 +35,7 @@ from gnomon.tensor import Array, Tensor, as_dims, new_input, node_of
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates, is_tracing
 
-KERAS_ONLY = {"quantization_config", "lora_rank", "lora_alpha"}
+KERAS_ONLY = {"quantization_config", "lora_rank", "lora_alpha", "gptq_unpacked_column_size"}
 """Arguments that Keras's configurations have and that gnomon takes only if they are None."""
 
 

@@ -39,6 +39,7 @@ from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.ops.arguments import as_axes, as_axis, floating
+from gnomon.ops.attention import dot_product_attention
 from gnomon.ops.elementwise import tanh
 from gnomon.ops.positions import in_top_k, multi_hot, one_hot
 from gnomon.ops.reductions import variance
@@ -237,60 +238,6 @@ def psnr(x1, x2, max_val):
     error = build.mean(build.square(build.subtract(x, y)))
     peak = build.square(build.cast(operand(max_val), x.dtype))
     return build.multiply(build.log10(build.divide(peak, error)), 10.0)
-
-
-@op
-def dot_product_attention(
-    query,
-    key,
-    value,
-    bias=None,
-    mask=None,
-    scale=None,
-    is_causal=False,
-    flash_attention=None,
-    attn_logits_soft_cap=None,
-):
-    """Softmax of the scaled products of queries and keys, applied to the values.
-
-    query: [batch, t, heads, d]   key, value: [batch, s, key heads, d], of which the heads are a multiple
-    bias, mask: broadcast to [batch, heads, t, s]   result: [batch, t, heads, d]
-    scale is 1 / sqrt(d) by default. Vaswani et al. 2017, "Attention is all you need", equation 1.
-    """
-    q, k, v = floating(node_of(query)), node_of(key), node_of(value)
-    for x in (q, k, v):
-        if x.rank != 4:
-            raise ShapeError(f"dot_product_attention needs [batch, time, heads, size], got {x.type}")
-    heads, groups = q.shape[2], k.shape[2]
-    if heads != groups:
-        if not (isinstance(heads, int) and isinstance(groups, int) and heads % groups == 0):
-            raise ShapeError(f"the heads of the query ({heads}) must be a multiple of those of the key ({groups})")
-        def spread(x):
-            return build.gather(x, build.constant([h * groups // heads for h in range(heads)], "int32"), 2)
-        k, v = spread(k), spread(v)
-    size = q.shape[-1]
-    factor = operand(scale) if scale is not None else build.rsqrt(build.size(size, q.dtype))
-    logits = build.contract(q, k, [0, 1, 2, 4], [0, 3, 2, 4], [0, 2, 1, 3])
-    logits = build.multiply(logits, factor)
-    if attn_logits_soft_cap is not None:
-        cap = float(attn_logits_soft_cap)
-        logits = build.multiply(build.tanh(build.divide(logits, cap)), cap)
-    if bias is not None:
-        logits = build.add(logits, node_of(bias))
-    allowed = None
-    if mask is not None:
-        allowed = build.broadcast_to(build.cast(node_of(mask), "bool"), logits.shape)
-    if is_causal:
-        causal = build.less_equal(build.iota(logits.shape, 3), build.iota(logits.shape, 2))
-        allowed = causal if allowed is None else build.logical_and(allowed, causal)
-    if allowed is not None:
-        from numpy import finfo
-
-        low = float(finfo(dtypes.named(logits.dtype).numpy).min) * 0.7  # far below all, and its sums stay finite
-        logits = build.where(allowed, logits, low)
-    power = build.exp(build.subtract(logits, build.stop_gradient(build.max(logits, -1, True))))
-    weights = build.divide(power, build.sum(power, -1, True))
-    return build.contract(weights, build.cast(v, weights.dtype), [0, 2, 1, 3], [0, 3, 2, 4], [0, 1, 2, 4])
 
 
 __all__ = [

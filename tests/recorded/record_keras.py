@@ -19,7 +19,7 @@ from pathlib import Path
 
 TOPICS = ["signatures", "activations", "losses", "layers", "optimizers", "schedules", "metrics", "initializers",
           "regularizers", "configs", "fit", "texts", "errors", "mnist", "saving",
-          "normalization", "convolution"]  # fmt: skip
+          "normalization", "attention", "convolution"]  # fmt: skip
 
 
 def main(topics: list[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import gnomon
 from gnomon import layers
+from gnomon.layers.layer import KERAS_ONLY
 from gnomon.tensor import Tensor, node_of
 from gnomon.utils import clear_session
 from tests.frontend.layers.recorded import CLOSE, check_recorded, check_shape, plain
@@ -96,7 +97,7 @@ def test_constructors_have_the_arguments_of_keras():
             "lambda " + signatures[name].split("(", 2 if "class" in signatures[name] else 1)[-1].rstrip(")") + ": 0"
         )
         missing = (
-            set(inspect.signature(theirs).parameters) - set(ours) - {"quantization_config", "lora_rank", "lora_alpha"}
+            set(inspect.signature(theirs).parameters) - set(ours) - KERAS_ONLY
         )
         assert not missing, name
 
