@@ -116,6 +116,7 @@ class _Plan:
         self.slot_of: dict[Node, int] = {}  # where a node's value is
         self.steps: list[Step] = []
         self.preparing: list[Step] = []  # steps whose results are kept from call to call
+        self.loops: list[tuple[set[int], list[Step]]] = []  # around: slots that stay as they are, and steps before it
         self.clock = -1
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
@@ -189,6 +190,16 @@ class _Plan:
             if not all(x in group.members or self._is_kept(x) for x in self.accesses.of(m)):
                 return False
         return True
+
+    def _is_steady(self, node: Node) -> bool:
+        """Whether what a node's slot holds stays from call to call, or at least through the innermost loop."""
+        return self._is_kept(node) or bool(self.loops and self.slot_of.get(node, -1) in self.loops[-1][0])
+
+    def _ahead(self, group: Group, slots: set[int]) -> tuple[list[Step], str]:
+        """Where a launch goes that reads only `slots`, which are steady, and of what kind its result's memory is."""
+        if slots <= {self.slot_of[n] for m in group.members for n in self.accesses.of(m) if self._is_kept(n)}:
+            return self.preparing, "kept"
+        return next(steps for steady, steps in self.loops if slots <= steady), "temporary"
 
     def _readers(self) -> dict[Node, set[Group]]:
         """Groups that read each member or external."""
@@ -279,7 +290,7 @@ class _Plan:
                 self.late += [Copy(self.slot_of[value], self.slot_of[p]) for p, v in overwritten.items() if v is value]
         label = label_of(group)
         stages.rows.append((label, rows))
-        constant = frozenset(b.name for n, b in names.items() if self._is_kept(n))
+        constant = frozenset(b.name for n, b in names.items() if self._is_steady(n))
         code = lower(rows, group.contract is not None, target, label, constant)
         self._launches(group, names, code, stages, kept)
 
@@ -288,20 +299,26 @@ class _Plan:
     ) -> None:
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {b.name: self.slot_of[n] for n, b in names.items()}
-        read = dict.fromkeys(x for m in group.members for x in self.accesses.of(m) if x not in group.members)
+        sources = dict.fromkeys(x for m in group.members for x in self.accesses.of(m) if x not in group.members)
         stages.lowered.append(
             Lowered(
                 list(group.members),
-                [(self.slot_of[x], x) for x in read if x in self.slot_of],
+                [(self.slot_of[x], x) for x in sources if x in self.slot_of],
                 [(self.slot_of[m], m) for m in group.members if m in self.slot_of],
             )
         )
         for made in code:
-            early = kept or made.piece.early
+            steps, kind = (self.preparing, "kept") if kept else (self.steps, "temporary")
+            if made.piece.early and not kept:
+                own = {b.name for b in made.piece.scratch}
+                read = {slot_by_buffer[b.name] for b in made.kernel.reads if b.name not in own}
+                steps, kind = self._ahead(group, read)
             for b in made.piece.scratch:
-                kind = "kept" if early else "temporary"
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), kind)
-            self._launch(made, slot_by_buffer, layers, group, stages, early)
+            launch = self._launch(made, slot_by_buffer, layers, group, stages)
+            steps.append(launch)
+            if kept or not made.piece.early:  # what runs long before the others does not tell when the group begins
+                stages.lowered[-1].launches.append(launch)
 
     def _names(self, group: Group) -> dict[Node, Buffer]:
         """Buffers of what a group reads and of those of its members that have memory, named by their place in the
@@ -353,7 +370,7 @@ class _Plan:
             self.steps, self.stored, self.groups, self.of, self.readers, self.accesses = outer
         self.steps.append(Branch(condition, *sides))
 
-    def _launch(self, made: Code, slot_by_buffer, layers, group: Group, stages: Stages, early: bool) -> None:
+    def _launch(self, made: Code, slot_by_buffer, layers, group: Group, stages: Stages) -> Launch:
         name, kernel = made.source.name, made.kernel
         if name not in self.sources:
             self.sources[name] = made.source
@@ -365,9 +382,7 @@ class _Plan:
         work = sum_sizes([floor(flops, 48), floor(moved, 30)])
         sizes = tuple(symbol(s) for s in made.sizes)
         extent = made.piece.extent
-        launch = Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
-        (self.preparing if early else self.steps).append(launch)
-        stages.lowered[-1].launches.append(launch)
+        return Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
 
     # ---- the whole
 

@@ -31,6 +31,7 @@ class _Loop:
         assert isinstance(node.op, Scan)
         self.plan, self.node, self.op = plan, node, node.op
         self.given = self.op.given([plan.slot_of[x] for x in node.inputs])
+        self.outside = self.op.given(node.inputs).invariants
         self.counter = plan._slot("step", COUNTER, "temporary")
         self.round = plan._slot("round", COUNTER, "temporary")
         self.kept: list[int] = []  # slots that one round leaves for the next
@@ -143,6 +144,9 @@ class _Loop:
     def _steps(self, roots: Sequence[Node], lower: Callable[[Any], None]) -> list[Step]:
         """The steps of one round."""
         plan = self.plan
+        plan.fixed |= {leaf for leaf, x in zip(self.op.invariant_leaves, self.outside, strict=True) if plan._is_kept(x)}
+        early: list[Step] = []
+        plan.loops.append((set(self.given.invariants), early))
         outer = plan.steps, plan.stored, plan.groups, plan.of, plan.readers, plan.accesses, plan.slot_of
         stored = choose_stored(roots)
         plan.steps, plan.stored, plan.groups, plan.slot_of = [], set(stored), make_groups(stored), self.inside
@@ -153,4 +157,6 @@ class _Loop:
         plan.nodes += walk(roots)
         steps = plan.steps
         plan.steps, plan.stored, plan.groups, plan.of, plan.readers, plan.accesses, plan.slot_of = outer
+        plan.loops.pop()
+        plan.steps += early
         return [*steps, *(Copy(self.inside[value], place) for value, place in self.copies)]

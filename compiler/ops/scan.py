@@ -178,7 +178,7 @@ class Scan(Op):
         count = steps
         if given.limit is not None:
             count = max(0, int(given.limit)) if steps is None else min(max(0, int(given.limit)), steps)
-        stacks = [np.zeros((steps, *env.shape(r.shape)), dtypes.named(r.dtype).numpy) for r in self.rows]
+        stacks: list[Any] = []
         edges = dict(zip(self.edges, given.edges, strict=True))
         offsets = [env.size(self.offset(k)) for k in range(self.sequences)]
         carries = list(given.first)
@@ -193,10 +193,14 @@ class Scan(Op):
                 values[leaf] = edges[k] if k in edges and not 0 <= row < len(sequence) else sequence[row]
             found = [np.asarray(v) for v in evaluate(self.body.outputs, values, env.values)]
             carries = found[: self.carries]
-            for stack, row in zip(stacks, found[self.carries :], strict=False):
+            rows = found[self.carries : self.carries + self.stacks]
+            stacks = stacks or [np.zeros((steps, *r.shape), r.dtype) for r in rows]
+            for stack, row in zip(stacks, rows, strict=True):
                 stack[t] = row
             stop = bool(self.until and found[-1])
             done += 1
+        if not done:
+            stacks = [np.zeros((steps, *env.shape(r.shape)), dtypes.named(r.dtype).numpy) for r in self.rows]
         return (*carries, *stacks, *((np.asarray(done, np.int64),) if self.counts else ()))
 
     # ---- rewriting
