@@ -183,6 +183,8 @@ class Function:
         self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
         self._dtypes = [dtypes.named(leaf.dtype).numpy for leaf in graph.inputs]
         self._single = graph.form == 0
+        from gnomon.guards import guarded  # it knows the marks of layers, which are above functions
+
         self.stages = Stages()
         self.device = device("cpu")
         self.executable: Any
@@ -199,6 +201,9 @@ class Function:
             buffers = [by_key[key].buffer for _, key in self.program.variables]
             self.executable = self.device.executable(self.program, buffers)
             event.loaded(self.executable)
+            self.executable = guarded(
+                self.executable, [*graph.outputs, *graph.updates.values()], graph.inputs, graph.repeat
+            )
         if watch is not None:
             self.executable = watch.executable(self.executable)
 
