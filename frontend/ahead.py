@@ -14,6 +14,7 @@ from typing import Any
 
 import gnomon
 from gnomon.compiler import aot
+from gnomon.compiler.aot import targets
 from gnomon.compiler.compile import Request
 from gnomon.compiler.compile import compile as compile_graph
 from gnomon.compiler.errors import ArgumentError, nearest
@@ -22,7 +23,7 @@ from gnomon.compiler.ops.leaves import fresh_input, key_of
 from gnomon.compiler.program import Program
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Symbol, substitute, symbols
-from gnomon.compiler.targets import INSTRUCTIONS, X86_LEVELS, Target
+from gnomon.compiler.targets import Target
 from gnomon.functions import Function, Graph
 from gnomon.inspecting import _labels, _samples
 from gnomon.linking import shared_library
@@ -83,6 +84,8 @@ def build(
         fixed[BATCH] = batch
     traced = _traced(source, train)
     _check_sizes([t.graph for t in traced], fixed, {} if max_batch is None else {BATCH: max_batch})
+    if targets.is_bare(target) and max_batch is None:
+        _check_closed(traced, fixed, target)
     variables = {key_of(v.node): v for t in traced for v in t.graph.variables}
     routines: list[aot.Routine] = []
     changed: set[int] = set()
@@ -100,6 +103,17 @@ def build(
         prefix, f"{_kind(source)} {source.name!r}", gnomon.__version__, target, tuple(routines),
         _stored(routines, variables, changed), embed, threads, largest, tuple(k for k in metrics if k in changed),
     )  # fmt: skip
+
+
+def target_for(name: str | None = None, cpu: str | None = None) -> Target:
+    """The target with this short name or triple and cpu; this machine without either.
+
+    Raises ArgumentError, with near names, if there is none.
+    """
+    host = device("cpu").target()
+    if name in (None, "host", "native"):
+        return host if cpu in (None, "", "native") else targets.for_host(host, str(cpu))
+    return targets.find(str(name), cpu or "")
 
 
 def can_build(source: Any) -> bool:
@@ -140,8 +154,8 @@ def _platform(target: Target) -> dict[str, Any]:
     machine = "aarch64" if architecture == "arm64" else architecture
     flags: Iterable[str] = compiled.cpu_flags() or ()
     if target.cpu:
-        flags = X86_LEVELS.get(target.cpu, ())
-    return {"system": system, "machine": machine, "flags": sorted(set(flags) & INSTRUCTIONS)}
+        flags = targets.X86_LEVELS[targets.level_of(target.cpu)] if machine == "x86_64" else ()
+    return {"system": system, "machine": machine, "flags": sorted(set(flags) & targets.INSTRUCTIONS)}
 
 
 def write_all(files: Mapping[str, bytes]) -> dict[str, int]:
@@ -271,6 +285,22 @@ def _check_sizes(graphs: Sequence[Graph], fixed: Mapping[str, int], largest: Map
             raise ArgumentError(f"the size {name!r} must be at least 1, got {value}")
 
 
+def _check_closed(traced: Sequence[Traced], fixed: Mapping[str, int], target: Target) -> None:
+    """Where there is no operating system memory is static, and no size may be open."""
+    still: dict[str, str] = {}
+    for t in traced:
+        for leaf, name in zip(t.graph.inputs, t.inputs, strict=True):
+            for s in sorted(s for d in leaf.shape for s in symbols(d) if s not in fixed):
+                still.setdefault(s, name)
+    if still:
+        which = " and ".join(f"{s!r} (an axis of {name!r})" for s, name in still.items())
+        options = " ".join("--batch 1" if s == BATCH else f"--size {s}=N" for s in still)
+        raise ArgumentError(
+            f"{target.cpu} has no operating system, so all memory has to be known beforehand, but these sizes are "
+            f"open: {which}. Fix them: {options}"
+        )
+
+
 def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
     """The graph with values for some of its sizes."""
     inputs, outputs = list(graph.inputs), list(graph.outputs)
@@ -290,4 +320,4 @@ def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
     return Request(graph.name, inputs, outputs, updates)
 
 
-__all__ = ["build", "can_build", "write", "write_all"]
+__all__ = ["build", "can_build", "target_for", "write", "write_all"]

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from gnomon.compiler.aot import symbols
+from gnomon.compiler.aot.legal import legalized
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.targets import Target
 
 LEVEL = 2
 """Of code generation, as in the process: a library for this machine computes the same bits."""
 
-PASSES = ("sroa", "ipsccp", "simplify_cfg", "global_dead_code_eliminate")
+PASSES = ("always_inliner", "sroa", "ipsccp", "simplify_cfg", "global_dead_code_eliminate")
 """Over the linked module: what is constant in a library (no threads, fixed sizes) leaves its entry functions."""
 
 
@@ -77,4 +79,7 @@ def linked(texts: Sequence[str], exported: Sequence[str], target: Target) -> Any
 
 def compile_object(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
     """The modules as one relocatable object file."""
-    return machine(target).emit_object(linked(texts, exported, target))
+    content = machine(target).emit_object(linked(texts, exported, target))
+    called = symbols.read(content).undefined
+    legal = legalized(texts, called)
+    return content if legal == list(texts) else machine(target).emit_object(linked(legal, exported, target))

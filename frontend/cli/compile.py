@@ -12,6 +12,9 @@ from gnomon.cli.finding import find
 from gnomon.cli.options import JSON, TARGET
 from gnomon.cli.printing import as_bytes, as_json, as_table
 
+ENDING = {"windows": {"obj": ".obj", "static": ".lib", "shared": ".dll"}, "apple": {"shared": ".dylib"},
+          "wasm": {"shared": ".wasm"}}  # fmt: skip
+"""Where files are called otherwise than in FORMATS, by what is in the target's triple."""
 FORMATS = {"obj": ".o", "static": ".a", "shared": ".so", "gnx": ".gnx"}
 ENDINGS = {
     ".o": "obj", ".obj": "obj", ".a": "static", ".lib": "static",
@@ -43,6 +46,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option("-o", "--output", required=True, metavar="OUT", help="What to write: OUT.o, OUT.h and so on.")
 @click.option("-f", "--format", "kind", type=click.Choice(list(FORMATS)), help="What form; by OUT's ending.")
 @click.option("--name", metavar="PREFIX", help="What all names in C begin with; OUT's name if left out.")
+@click.option("--target", "to", metavar="TARGET", help="A short name or a triple; this machine if left out.")
+@click.option("--cpu", metavar="NAME", help="A processor of that kind; this machine's own, or the plainest.")
 @click.option("--batch", default="any", show_default=True, metavar="N|any", callback=_batch, help="Samples of a call.")
 @click.option("--max-batch", type=click.IntRange(1), metavar="N", help="The most samples, where any are allowed.")
 @click.option("--size", "sizes", multiple=True, metavar="NAME=N", callback=_sizes, help="Fix another open size.")
@@ -56,6 +61,8 @@ def compile_command(
     output: str,
     kind: str | None,
     name: str | None,
+    to: str | None,
+    cpu: str | None,
     batch: int | None,
     max_batch: int | None,
     sizes: dict[str, int],
@@ -74,6 +81,14 @@ def compile_command(
     gnomon compile train.py:model -o digits.o --train    with what trains it: digits_step(...)
     gnomon compile train.py:step -o step.o --name my     a compiled function: my_run(...)
 
+    \b
+    gnomon compile digits.keras -o digits.o --target cortex-m4 --batch 1
+    gnomon compile digits.keras -o digits.wasm --target wasm32
+    gnomon compile digits.keras -o digits.so --target aarch64 --cpu cortex-a72
+
+    TARGET is an LLVM triple or one of: x86-64, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, riscv64, riscv64-v, wasm32,
+    cortex-m0, cortex-m3, cortex-m4, cortex-m7, cortex-m33, cortex-m55 and their like, windows, macos, android, ios.
+
     The header says how its functions are called. They allocate nothing and keep nothing; the caller gives them memory
     to work in.
     """
@@ -87,10 +102,11 @@ def compile_command(
     if not ahead.can_build(source):
         raise click.ClickException(f"{target} is of type {type(source).__name__}; compile takes a model or a function")
     library = ahead.build(
-        source, prefix, batch=batch, max_batch=max_batch, sizes=sizes, embed=weights == "embed" and kind != "gnx",
-        threads=threads, train=train,
+        source, prefix, ahead.target_for(to, cpu), batch, max_batch, sizes, weights == "embed" and kind != "gnx",
+        threads, train,
     )
-    ending = path.suffix if path.suffix in ENDINGS else FORMATS[kind]
+    system = next((found for part, found in ENDING.items() if part in library.target.triple), {})
+    ending = path.suffix if path.suffix in ENDINGS else system.get(kind, FORMATS[kind])
     written = ahead.write(library, base, kind, ending)
     report(library, written, machine)
 
