@@ -44,13 +44,17 @@ PEERS = {
     "torch-compile": ("use_torch.py", "compile"),
     "pytensor": ("use_pytensor.py", ""),
     "onnxruntime": ("use_onnxruntime.py", ""),
+    "openvino": ("use_openvino.py", ""),
 }
 
 # A variant that differs in one workload only runs in that one.
 ONLY = {
     "jax-scan": ("article_mlp_fit",),
     "keras-jax-32": ("article_mlp_fit",),
-    "torch-compile": ("article_mlp_fit", "mlp_1024_adam", "one_row_inference", "black_scholes", "logsoftmax_sum"),
+    "torch-compile": (
+        *("article_mlp_fit", "mlp_1024_adam", "one_row_inference", "black_scholes", "logsoftmax_sum"),
+        *("convnet", "resnet50", "dilated", "transformer"),
+    ),
 }
 
 

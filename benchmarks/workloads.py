@@ -49,6 +49,9 @@ def matmul(shape: str, form: str = "nn") -> Workload:
 
 ROW = 4.0 * 784 * 32  # the first layer's weights dominate one row
 
+RESNET = 7.72e9  # multiplications and additions of plain convolutions; minimal filtering goes below that floor
+LSTM = 2.0 * 32 * 200 * 4 * 128 * (128 + 128)
+
 WORKLOADS = [
     Workload("article_mlp_fit", "ms/step", mlp_flops(128, 784, 32, 10), per=469, tolerance=0.3, quick=True),
     Workload("mlp_1024_adam", "ms/step", mlp_flops(256, 784, 1024, 1024, 10), tolerance=1e-2, quick=True),
@@ -59,6 +62,17 @@ WORKLOADS = [
     *(matmul(f"{n}x{n}x{n}") for n in (64, 128, 256, 512, 1024, 2048)),
     *(matmul(shape) for shape in ("128x784x32", "1x4096x4096", "32x512x2048")),
     *(matmul(shape, form) for form in ("tn", "nt") for shape in ("256x256x256", "1024x1024x1024", "784x128x32")),
+    Workload("convnet_train", "ms", 1.86e9, tolerance=1e-2, quick=True),
+    Workload("convnet_inference", "ms", 0.62e9, quick=True),
+    Workload("resnet50_inference:1", "ms", RESNET, tolerance=1e-2, quick=True),
+    Workload("resnet50_inference:8", "ms", 8 * RESNET, tolerance=1e-2),
+    Workload("resnet50_train:4", "ms", 3 * 4 * RESNET, tolerance=0.1),
+    Workload("dilated_inference", "ms", 20.6e9, tolerance=1e-2, quick=True),
+    Workload("transformer_train", "ms", 20.9e9, tolerance=1e-2, quick=True),
+    Workload("recurrent_train:lstm", "ms", 3 * LSTM, tolerance=1e-2, quick=True),
+    Workload("recurrent_inference:lstm", "ms", LSTM, quick=True),
+    Workload("recurrent_train:gru", "ms", 3 * LSTM * 3 / 4, tolerance=1e-2),
+    Workload("recurrent_inference:gru", "ms", LSTM * 3 / 4),
     Workload("process_start", "s", tolerance=None, once=True, quick=True),
     Workload("import_gnomon", "s", tolerance=None, once=True, quick=True),
     Workload("mnist_accuracy", "%", tolerance=None, once=True),

@@ -3,6 +3,7 @@
 import common
 from common import Job, sample, serve
 from keras_api import Workloads
+from keras_networks import Networks
 
 import gnomon
 from gnomon import ops
@@ -45,4 +46,4 @@ def matmul(shape, form):
 
 found = Workloads(gnomon, as_function)
 own = {"black_scholes": black_scholes, "logsoftmax_sum": logsoftmax_sum, "matmul": matmul}
-serve(["gnomon"], found.served() | own, found.once())
+serve(["gnomon"], found.served() | own | Networks(gnomon).served(), found.once())

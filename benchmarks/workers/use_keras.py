@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras  # noqa: E402  the backend is chosen when it is imported
 from common import serve, threads  # noqa: E402
 from keras_api import Workloads  # noqa: E402
+from keras_networks import Networks  # noqa: E402
 
 if BACKEND == "tensorflow":
     import tensorflow
@@ -44,4 +45,4 @@ def as_function(model):
 
 found = Workloads(keras, as_function, int(STEPS or 1))
 package = {"tensorflow": "tensorflow_cpu"}.get(BACKEND, BACKEND)
-serve(["keras", package], found.served(), found.once())
+serve(["keras", package], found.served() | Networks(keras).served(), found.once())

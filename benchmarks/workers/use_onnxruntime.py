@@ -1,6 +1,7 @@
 """ONNX Runtime as a worker: inference and products only."""
 
 import common
+import onnx_networks
 import onnxruntime
 from common import Job, sample, serve
 from onnx import TensorProto, helper, numpy_helper
@@ -60,7 +61,18 @@ def matmul(shape, form):
     return job(running, {"a": a, "b": b})
 
 
-serve(
-    ["onnxruntime"],
-    {"one_row_inference": one_row_inference, "logsoftmax_sum": logsoftmax_sum, "matmul": matmul},
-)
+def network(model, x, order):
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = common.threads()
+    running = onnxruntime.InferenceSession(model, settings, ["CPUExecutionProvider"])
+
+    def run(n=1):
+        for _ in range(n):
+            (found,) = running.run(None, {"x": x})
+        return order(found)
+
+    return Job(run, sample(run()))
+
+
+own = {"one_row_inference": one_row_inference, "logsoftmax_sum": logsoftmax_sum, "matmul": matmul}
+serve(["onnxruntime"], own | onnx_networks.served(network))

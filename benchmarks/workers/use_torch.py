@@ -6,6 +6,7 @@ import common
 import numpy as np
 import torch
 from common import Job, sample, serve
+from torch_networks import Networks
 
 torch.set_num_threads(common.threads())
 
@@ -148,6 +149,7 @@ serve(
         "black_scholes": black_scholes,
         "logsoftmax_sum": logsoftmax_sum,
         "matmul": matmul,
-    },
+    }
+    | Networks(compiled).served(),
     {"process_start": process_start},
 )
