@@ -467,13 +467,16 @@ row("Cumulate prod", [Arg((n, m), (0.5, 1.5))], Cumulate("prod", 1), lambda x: n
 
 
 def bits(state: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Element k of the draw is the first word of Philox at the counter (k, 0, draw)."""
-    words = [philox_numpy((k, 0, *state[2:]), state[:2])[0] for k in range(x.size)]
-    return np.array(words).reshape(x.shape) ^ x
+    """Element n of the draw is word n div 16 mod 4 of Philox at the counter (16 (n div 64) + n mod 16, 0, draw)."""
+    counters = ((16 * (n // 64) + n % 16, 0, *state[2:]) for n in range(x.size))
+    words = [philox_numpy(c, state[:2])[n // 16 % 4] for n, c in enumerate(counters)]
+    return np.array(words, np.uint32).reshape(x.shape) ^ x
 
 
 row("RandomBits", [Arg((4,), "state", "uint32"), Arg((n, m), "state", "uint32")],
     lambda s, x: build.bitwise_xor(build.random_bits(s, (n, m)), x), bits, dtypes=("uint32",), smooth=False)
+row("RandomBits few", [Arg((4,), "state", "uint32"), Arg((3, 37), "state", "uint32")],
+    lambda s, x: build.bitwise_xor(build.random_bits(s, (3, 37)), x), bits, dtypes=("uint32",), smooth=False)
 
 # ---- control
 

@@ -14,6 +14,8 @@ from gnomon.compiler.ops.scalar import scalar
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)  # what each round adds to the key: golden ratio and sqrt(3) - 1
 ROUNDS = 10
+WORDS = 4
+"""Of 32 bits: what one counter gives."""
 
 
 def philox_numpy(counter, key) -> tuple[np.ndarray, ...]:
