@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gnomon import ops
-from gnomon.compiler.errors import ArgumentError
+from gnomon.compiler.errors import ArgumentError, GnomonError
 from gnomon.compiler.graph import Node, inherit, walk
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops import build
@@ -126,19 +127,28 @@ def _as_function(node: Node, sources: Sequence[Node]) -> tuple[str, dict[str, An
     places = {source: _Source(k) for k, source in enumerate(sources)}
     parts = [_argument(x, places) for x in node.inputs]
     values = [sources[p.k] if isinstance(p, _Source) else _node_of_array(p) for p in parts]
-    title, options, again = _title(node), {}, None
+    title, options, again = _title(node), dict[str, Any](), None
     if all(p is not None for p in parts):
-        match node.op:
-            case Elementwise(name=name):
-                again = build.apply(name, *values)
-            case Reduce(kind=kind, axes=axes):
-                again, options = getattr(build, kind)(values[0], axes), {"axis": list(axes), "keepdims": False}
-            case Contract() if all(isinstance(v, Node) and v.rank > 1 for v in values):
-                fits = values[0].shape[-1] == values[1].shape[-2]
-                again = build.matmul(*values) if fits else None
-            case Transpose(axes=axes):
-                again, options = build.transpose(values[0], axes), {"axes": list(axes)}
+        with suppress(GnomonError):  # without the broadcasts between, some do not fit each other: then it is not theirs
+            again, options = _called(node, values)
     return title, options, parts if again is node else None
+
+
+def _called(node: Node, values: Sequence[Any]) -> tuple[Node | None, dict[str, Any]]:
+    """What the function of Keras that a node is named after gives for these arguments, and its options."""
+    again: Node | None = None
+    options: dict[str, Any] = {}
+    match node.op:
+        case Elementwise(name=name):
+            again = build.apply(name, *values)
+        case Reduce(kind=kind, axes=axes):
+            again, options = getattr(build, kind)(values[0], axes), {"axis": list(axes), "keepdims": False}
+        case Contract() if all(isinstance(v, Node) and v.rank > 1 for v in values):
+            fits = values[0].shape[-1] == values[1].shape[-2]
+            again = build.matmul(*values) if fits else None
+        case Transpose(axes=axes):
+            again, options = build.transpose(values[0], axes), {"axes": list(axes)}
+    return again, options
 
 
 def _node_of_array(value: Any) -> Any:

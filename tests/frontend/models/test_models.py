@@ -388,3 +388,16 @@ def test_forgotten_super_init():
 
     with pytest.raises(GnomonError, match="super"):
         Mine()(X)
+
+
+def test_expressions_that_broadcast_between_functions():
+    """Softmax of an attention's scores as a user writes it: its parts do not fit each other without broadcasts."""
+    x = gnomon.Input((5, 8))
+    parts = ops.reshape(x, (-1, 5, 2, 4))
+    scores = ops.softmax(ops.einsum("bthd,bshd->bhts", parts, parts) / np.sqrt(4))
+    model = gnomon.Model(x, ops.reshape(ops.einsum("bhts,bshd->bthd", scores, parts), (-1, 5, 8)))
+    given = np.random.default_rng(0).standard_normal((3, 5, 8)).astype("float32")
+    p = given.reshape(3, 5, 2, 4)
+    e = np.exp(np.einsum("bthd,bshd->bhts", p, p) / 2)
+    wanted = np.einsum("bhts,bshd->bthd", e / e.sum(-1, keepdims=True), p).reshape(3, 5, 8)
+    np.testing.assert_allclose(model.predict(given, verbose=0), wanted, rtol=1e-4, atol=1e-5)
