@@ -197,7 +197,8 @@ class _Plan:
 
     def _ahead(self, group: Group, slots: set[int]) -> tuple[list[Step], str]:
         """Where a launch goes that reads only `slots`, which are steady, and of what kind its result's memory is."""
-        if slots <= {self.slot_of[n] for m in group.members for n in self.accesses.of(m) if self._is_kept(n)}:
+        kept = {self.slot_of[n] for m in group.members for n in self.accesses.of(m) if self._is_kept(n)}
+        if all(s in kept or self.slots[s].kind == "kept" for s in slots):  # what was made ahead may be read ahead
             return self.preparing, "kept"
         return next(steps for steady, steps in self.loops if slots <= steady), "temporary"
 
@@ -315,6 +316,9 @@ class _Plan:
                 steps, kind = self._ahead(group, read)
             for b in made.piece.scratch:
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), kind)
+            for steady, before in self.loops:
+                if before is steps:
+                    steady.update(slot_by_buffer[b.name] for b in made.piece.scratch)
             launch = self._launch(made, slot_by_buffer, layers, group, stages)
             steps.append(launch)
             if kept or not made.piece.early:  # what runs long before the others does not tell when the group begins

@@ -191,3 +191,19 @@ def test_a_file_of_keras_is_read_and_trained_on(tmp_path):
 def test_an_error_names_layer_and_line():
     with pytest.raises(GnomonError, match=r"(?s)zero or negative.*layer 'eye' \(Conv2D\).*test_convolution\.py:\d+"):
         layers.Conv2D(2, 5, name="eye")(layers.Input((4, 4, 1)))
+
+
+def test_what_is_made_of_weights_ahead_is_read_ahead():
+    """Minimal filtering transforms the kernel, then packs what it made: both before the first batch, or the loop."""
+    gnomon.utils.set_random_seed(2)
+    layer = layers.Conv2D(32, 3, padding="same", activation="relu")
+    x = np.random.default_rng(0).normal(size=(6, 16, 16, 32)).astype("float32")
+    model = gnomon.Sequential([gnomon.Input((16, 16, 32)), layer, layers.GlobalMaxPooling2D()])
+    wanted = layers.GlobalMaxPooling2D()(layer(x))
+    np.testing.assert_allclose(model.predict(x, verbose=0), wanted, rtol=1e-4, atol=1e-4)
+    kernel, images = layers.Input(batch_shape=(3, 3, 32, 32)), layers.Input((16, 16, 32))
+    twice, _ = gnomon.ops.scan(lambda c, _: (gnomon.ops.conv(c, 2 * kernel, padding="same"), None), images, length=2)
+    once = gnomon.ops.conv(x, layer.kernel.numpy(), padding="same")
+    wanted = gnomon.ops.conv(once, layer.kernel.numpy(), padding="same")
+    found = gnomon.function([images, kernel], twice)(x, layer.kernel.numpy() / 2)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
