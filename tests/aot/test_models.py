@@ -1,0 +1,131 @@
+"""Kinds of models as C libraries: convolutions, recurrent layers, attention; predicted and trained, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import gnomon
+from gnomon import ahead, layers
+from gnomon.compiler import aot
+from gnomon.compiler.errors import CompileError
+from gnomon.compiler.program import Library
+from tests.aot.support import Built, needs_cc
+from tests.aot.test_gnx import save
+from tests.aot.test_targets import EMULATED, compiled, emulated, results
+
+
+def convnet() -> gnomon.Model:
+    return gnomon.Sequential(
+        [
+            gnomon.Input((12, 12, 2), name="image"),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(),
+            layers.DepthwiseConv2D(3, padding="same"),
+            layers.Conv2D(6, 3, strides=2),
+            layers.Flatten(),
+            layers.Dropout(0.3),
+            layers.Dense(3, activation="softmax"),
+        ],
+        name="convnet",
+    )
+
+
+def recurrent() -> gnomon.Model:
+    series = gnomon.Input((None, 6), name="series")
+    outputs = layers.Dense(3)(layers.GRU(7)(layers.LSTM(12, return_sequences=True)(series)))
+    return gnomon.Model(series, outputs, name="recurrent")
+
+
+def attention() -> gnomon.Model:
+    tokens = gnomon.Input((None, 16), name="tokens")
+    attended = layers.MultiHeadAttention(2, 8)(tokens, tokens)
+    x = layers.LayerNormalization()(layers.Add()([tokens, attended]))
+    return gnomon.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)), name="attention")
+
+
+KINDS: dict[str, tuple[Callable[[], gnomon.Model], tuple[int, ...]]] = {
+    "convnet": (convnet, (12, 12, 2)), "recurrent": (recurrent, (9, 6)), "attention": (attention, (7, 16)),
+}  # fmt: skip
+
+
+def data(kind: str, rows: int) -> np.ndarray:
+    return np.random.default_rng(rows).normal(size=(rows, *KINDS[kind][1])).astype("float32")
+
+
+def made(kind: str) -> gnomon.Model:
+    gnomon.utils.set_random_seed(2)
+    return KINDS[kind][0]()
+
+
+@needs_cc
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_in_c(kind, tmp_path):
+    model = made(kind)
+    run = Built(tmp_path, ahead.build(model, "model"))
+    for rows in (1, 2, 5):
+        x = data(kind, rows)
+        sizes = {s: x.shape[axis] for s, (_, axis) in zip(run.library.sizes, run.routine.program.bindings, strict=True)}
+        np.testing.assert_array_equal(run([x], sizes)[0], model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training(kind, tmp_path):
+    model = made(kind)
+    model.compile("adam", "mse", metrics=["mae"])
+    loaded = gnomon.runtime.load(save(model, tmp_path / kind, train=True))
+    x, y = data(kind, 4), np.random.default_rng(0).random((4, 3), "float32")
+    for _ in range(10):
+        assert loaded.step(x, y) == model.train_on_batch(x, y, return_dict=True)
+    assert loaded.evaluate(x, y) == model.test_on_batch(x, y, return_dict=True)
+    np.testing.assert_array_equal(loaded(x), model.predict(x, verbose=0))
+
+
+@needs_cc
+@pytest.mark.parametrize("batch", [1, 3])
+def test_fixed_sizes_need_no_arguments(batch, tmp_path):
+    model = made("recurrent")
+    library = ahead.build(model, "model", batch=batch, sizes={"series_1": 9})
+    assert library.sizes == ()
+    run = Built(tmp_path, library)
+    x = data("recurrent", batch)
+    np.testing.assert_allclose(run([x], {})[0], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["aarch64", "riscv64-v", "x86-64"])
+def test_a_convnet_elsewhere(name, tmp_path):
+    if shutil.which(EMULATED[name][0]) is None:
+        pytest.skip(f"{EMULATED[name][0]} is not here")
+    model = made("convnet")
+    library, content = compiled(model, name)
+    command = emulated(name, tmp_path, library, content)
+    x = data("convnet", 3)
+    done = subprocess.run([*command, "3", str(x.nbytes), str(3 * 3 * 4)], input=x.tobytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (found,) = results(library, done.stdout, {"batch": 3})
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_random_numbers_are_part_of_the_state(tmp_path):
+    x = gnomon.fvector("x")
+    stream = gnomon.RandomStream(3)
+    f = gnomon.function([x], x + stream.uniform((4,)), name="noisy")
+    loaded = gnomon.runtime.load(save(f, tmp_path / "noisy"))
+    given = np.zeros(4, "float32")
+    first = loaded(given)
+    assert not np.array_equal(first, loaded(given))
+    np.testing.assert_array_equal(first, f(given))
+
+
+def test_calls_of_python_are_refused_with_the_layer():
+    library = ahead.build(made("convnet"), "model")
+    program = library.routines[0].program
+    called = replace(program, steps=(*program.steps, Library("cholesky", (0,), (1,))))
+    with pytest.raises(CompileError, match="'cholesky' is a call of Python or LAPACK, which a compiled library cannot"):
+        aot.check_steps([called])
