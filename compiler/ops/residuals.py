@@ -20,8 +20,10 @@ from gnomon.compiler.ops.index import ScatterAdd
 from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.reduce import Reduce
+from gnomon.compiler.ops.shape import Broadcast, Equate, Reshape, Slice, Transpose
 from gnomon.compiler.sizes import product, substitute
 
+VIEWS = (Broadcast, Equate, Reshape, Slice, Transpose)
 DEAR = 10
 """Additions: a function that costs as much is rather kept."""
 USUAL = 32
@@ -90,6 +92,8 @@ def _made_once(order: Sequence[Node], kinds: dict[Node, str]) -> list[Node]:
     for node in order:
         for x in node.inputs:
             if kinds[x] == "once" and kinds[node] != "once" and x in dear and isinstance(x.type, TensorType):
+                while isinstance(x.op, VIEWS) and isinstance(x.inputs[0].type, TensorType):
+                    (x,) = x.inputs
                 found[x] = None
         if kinds[node] == "once" and (is_dear(node) or any(x in dear for x in node.inputs)):
             dear.add(node)

@@ -155,7 +155,7 @@ class Scan(Op):
                 raise ShapeError(f"sequence {k} of a loop has slices {leaf.type}, got {t}")
             if self.steps is None:
                 raise ShapeError(f"a loop over a sequence, {t}, needs to know the number of its steps")
-            if self.offset(k) == 0 and k not in self.edges and t.shape[0] != self.steps:
+            if self.is_plain and t.shape[0] != self.steps:
                 raise ShapeError(f"a loop of {self.steps} steps needs as many slices of each sequence, got {t}")
         for leaf, t in zip(self.invariant_leaves, given.invariants, strict=True):
             assert leaf.type == t, (leaf, t)

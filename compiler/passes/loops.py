@@ -173,7 +173,9 @@ class _Leaving:
         self._merge_leaves()
         self._compute_once()
         apart: dict[int, Node] = {}  # results that are computed outside
-        if op.steps is not None:
+        # what is computed again to save memory must not be stacked for all steps
+        saving = any(isinstance(n.op, Scan) and n.op.recomputed for n in walk(self._outputs()))
+        if op.steps is not None and not saving:
             self._hoist()
             self._note_kinds()
             apart = self._rows_apart()
@@ -400,7 +402,7 @@ class _Leaving:
                 given[n] = self.sequences[n]
             elif self._is_end(n, through):
                 given[n] = self._before_each(n) if n in self.carries else self._stack(n)
-        fixed = {leaf: x for leaf, x in self.invariants.items() if leaf not in given}
+        fixed = {**self.invariants, **{n: n for n in given}}  # what is stacked is not looked into
         return vectorize(replaced(nodes, fixed), given, steps)
 
     def _is_end(self, n: Node, through: Callable[[Node], bool]) -> bool:
