@@ -145,7 +145,7 @@ def program_text(program: p.Program) -> str:
         alias = f" is {_part(slots, s)}" if s.alias >= 0 else ""
         variable = f" #{list(keys).index(i)}" if i in keys else ""
         lines.append(f"  {s.kind}{variable} {s.name}: {TensorType(s.dtype, s.shape)}{live}{alias}")
-    lines += _step_lines(program, program.steps, 1)
+    lines += step_lines(program, program.steps, 1)
     lines.append("  return " + ", ".join(slots[i].name for i in program.outputs))
     return "\n".join(lines)
 
@@ -179,13 +179,13 @@ def _graph_view(outputs: list[Node]) -> View:
     ids = {node: i for i, node in enumerate(nodes)}
     entries = []
     for node in nodes:
-        inside = {name: _graph_view(found) for name, found in _held_graphs(node.op)}
+        inside = {name: _graph_view(found) for name, found in held_graphs(node.op)}
         simple = node.type if isinstance(node.type, TensorType) else None
         entries.append(
             Entry(
                 id=ids[node],
                 kind=type(node.op).__name__,
-                label=_op_text(node.op, inside),
+                label=op_text(node.op, inside),
                 type=str(node.type),
                 dtype=simple.dtype if simple else "",
                 shape=tuple(map(str, simple.shape)) if simple else (),
@@ -197,7 +197,7 @@ def _graph_view(outputs: list[Node]) -> View:
     return View("graph", tuple(entries), tuple(ids[o] for o in outputs))
 
 
-def _held_graphs(op: Any) -> Iterator[tuple[str, list[Node]]]:
+def held_graphs(op: Any) -> Iterator[tuple[str, list[Node]]]:
     """The nodes in an op's own fields: bodies of loops and branches."""
     for f in dataclasses.fields(op):
         value = getattr(op, f.name)
@@ -207,7 +207,7 @@ def _held_graphs(op: Any) -> Iterator[tuple[str, list[Node]]]:
             yield f.name, list(value)
 
 
-def _op_text(op: Any, inside: Mapping[str, View]) -> str:
+def op_text(op: Any, inside: Mapping[str, Any]) -> str:
     """The op's repr, without the graphs inside it: those are printed below it."""
     if not inside:
         return str(op)
@@ -287,7 +287,7 @@ def _program_view(program: p.Program) -> View:
     last: dict[int, int] = {}
     for step in program.steps:
         touched = {_memory(program, s) for s in p.touched(step)}
-        lines = _step_lines(program, (step,), 0)
+        lines = step_lines(program, (step,), 0)
         layers = tuple(Origin(layer, "", 0) for layer in getattr(step, "layers", ()))
         before = tuple(sorted({last[s] for s in touched if s in last}))
         entries.append(Entry(len(entries), type(step).__name__, "\n".join(lines), inputs=before, origins=layers))
@@ -303,7 +303,8 @@ def _memory(program: p.Program, slot: int) -> int:
     return slot
 
 
-def _step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int) -> list[str]:
+def step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int = 0) -> list[str]:
+    """Steps as text, those inside others two blanks further in."""
     pad = "  " * depth
     slots = program.slots
     lines: list[str] = []
@@ -330,16 +331,16 @@ def _step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int) -> li
                 limits += [names([step.limit])] if step.limit >= 0 else []
                 count = f" < {' and '.join(limits)}" if limits else ""
                 lines.append(f"{pad}repeat {names([step.counter])}{count}{down}{until}:")
-                lines += _step_lines(program, step.steps, depth + 1)
+                lines += step_lines(program, step.steps, depth + 1)
             case p.Branch():
                 lines.append(f"{pad}if {names([step.condition])}:")
-                lines += _step_lines(program, step.then, depth + 1)
+                lines += step_lines(program, step.then, depth + 1)
                 if step.orelse:
                     lines.append(f"{pad}else:")
-                    lines += _step_lines(program, step.orelse, depth + 1)
+                    lines += step_lines(program, step.orelse, depth + 1)
             case p.Prepare():
                 lines.append(f"{pad}if variables changed:")
-                lines += _step_lines(program, step.steps, depth + 1)
+                lines += step_lines(program, step.steps, depth + 1)
             case p.Changed():
                 lines.append(f"{pad}variables changed")
     return lines
