@@ -61,6 +61,10 @@ class Deep(Schedule):
         """Whether the sums are long, and the rows enough for tiles."""
         if isinstance(self.rows, int) and self.rows < min(FEW_ROWS, self.tile.rows):
             return False
+        if self._packed_early() and isinstance(self.depth, int):  # then one panel may be larger: it is only read
+            size = self.depth * self.tile.width * dtypes.named(self.dtype).bytes
+            if size <= self.target.l2 * 3 // 4:
+                return False
         if isinstance(self.depth, int):
             return self.depth >= LONG
         return isinstance(self.rows, int) and known_factor(self.depth) >= POSITIONS

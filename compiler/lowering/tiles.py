@@ -439,18 +439,20 @@ class Schedule:
         if self.chunks:
             panel = Index("panel", ceildiv(p.lanes.extent, self.chunks * tile.width))
         self.panel = Size.of(panel) if panel.extent != 1 else 0
-        if self.alone:  # one panel, packed once for a run of blocks
-            assert self.right is not None
-            run = Index("run", ceildiv(blocks, RUN))
-            first = Size.of(run) * RUN if run.extent != 1 else 0
-            b = Index("block", blocks if run.extent == 1 and isinstance(blocks, int) else RUN)
+        body: tuple[Stmt, ...]
+        if self.right is not None:  # a run of blocks with the same panel, so that it stays in the nearest caches
+            several = self._run()
+            run = Index("run", ceildiv(blocks, several))
+            first = Size.of(run) * several if run.extent != 1 else 0
+            b = Index("block", blocks if run.extent == 1 and isinstance(blocks, int) else several)
             self.block = first + (Size.of(b) if b.extent != 1 else 0)
-            fill = self._filled(self._right_panels(), self.right, self.panel)
-            body: tuple[Stmt, ...] = self._block(self.block * block, block)
-            if not isinstance(blocks, int) or (run.extent != 1 and blocks % RUN):
+            body = self._block(self.block * block, block)
+            if not isinstance(blocks, int) or (run.extent != 1 and blocks % several):
                 body = (If(less(self.block, blocks), body),)
-            body = (*fill, For(b, body))
-            self.allocs.append(self.right)
+            body = (For(b, body),)
+            if self.alone:  # packed once for the run
+                body = (*self._filled(self._right_panels(), self.right, self.panel), *body)
+                self.allocs.append(self.right)
             axes = [*p.batch, *p.columns, run, panel]
         else:
             b = Index("block", blocks)
@@ -468,6 +470,13 @@ class Schedule:
         allocs = tuple(Alloc(x) for x in self.allocs)
         kernel = Kernel(reads, p.rows.writes, (*allocs, For(outer, body, "parallel")), label=label)
         return Piece(kernel, extent, flops)
+
+    def _run(self) -> int:
+        """Blocks of rows done one after the other with the same panel: many, but so that there is something to share."""
+        if self.alone:
+            return RUN
+        others = product(a.extent for a in (*self.p.batch, *self.p.columns)) * self.panels
+        return min(RUN, max(1, others)) if isinstance(others, int) else 1
 
     def _decode(self, body: tuple[Stmt, ...], outer: Index, axes: list[Index]) -> tuple[Stmt, ...]:
         """Indices of `axes` from the position of the parallel loop, the last axis fastest."""
