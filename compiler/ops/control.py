@@ -193,9 +193,9 @@ def without_unused_results(outputs: Sequence[Node]) -> list[Node]:
         if node not in needed:
             continue
         if node in reduced:
-            op, inputs, _ = reduced[node]
+            op, alive, _ = reduced[node]
             with inherit(node):
-                new[node] = op(*(new[node.inputs[k]] for k in inputs))
+                new[node] = op(*(new[node.inputs[k]] for k in alive))
         elif isinstance(node.op, Item) and node.inputs[0] in reduced:
             new[node] = Item(reduced[node.inputs[0]][2].index(node.op.k))(new[node.inputs[0]])
         else:

@@ -504,10 +504,11 @@ def checkpointed(loop: Node, every: int) -> list[Node]:
 
     op = loop.op
     assert isinstance(op, Scan)
-    if op.steps is None or op.counts or op.truncate:
+    steps = op.steps
+    if steps is None or op.counts or op.truncate:
         raise GraphError("checkpoints are for loops whose number of steps is known before they run, with all gradients")
     given = op.given(loop.inputs)
-    whole = floordiv(op.steps, every)
+    whole = floordiv(steps, every)
     done = whole * every
 
     def part(start: Dim, size: Dim) -> list[Node]:
@@ -530,9 +531,7 @@ def checkpointed(loop: Node, every: int) -> list[Node]:
         fixed = [leaf("invariant", x.type) for x in given.invariants]
         outputs = steps_of(own, slices, fixed, build.multiply(chunk, every), every, True)
         body = SubGraph((chunk, *own, *slices, *fixed), tuple(outputs))
-        sequences = [
-            build.reshape(s, (whole, every, *s.shape[1:])) for s in part(0, done)
-        ]
+        sequences = [build.reshape(s, (whole, every, *s.shape[1:])) for s in part(0, done)]
         outer = Scan(body, whole, op.carries, op.sequences, op.reverse)(*carries, *sequences, *given.invariants)
         stacks = [Item(op.carries + k)(outer) for k in range(op.stacks)]
         last = [Item(k)(outer) for k in range(op.carries)]
@@ -540,16 +539,16 @@ def checkpointed(loop: Node, every: int) -> list[Node]:
 
     def rest(carries: Sequence[Node]) -> list[Node]:
         base = build.size(done, "int64")
-        return steps_of(carries, part(done, op.steps - done), given.invariants, base, op.steps - done, False)
+        return steps_of(carries, part(done, steps - done), given.invariants, base, steps - done, False)
 
-    if op.steps == done:
+    if steps == done:
         return chunks(given.first)
     early, late = (rest, chunks) if op.reverse else (chunks, rest)
     before = early(given.first)
     after = late(before[: op.carries])
     parts = (after, before) if op.reverse else (before, after)
     stacks = [build.concat([a, b], 0) for a, b in zip(*(p[op.carries :] for p in parts), strict=True)]
-    return [*after[: op.carries], *(build.equate(s, (op.steps, *s.shape[1:])) for s in stacks)]
+    return [*after[: op.carries], *(build.equate(s, (steps, *s.shape[1:])) for s in stacks)]
 
 
 # ---- many loops at once

@@ -307,11 +307,11 @@ class _Leaving:
         for k, (leaf, new) in enumerate(zip(self.op.carry_leaves, self.new, strict=True)):
             if not _is(new, "add") or readers.get(leaf) != 1 or readers.get(new) != 1 or leaf not in new.inputs:
                 continue
-            (term,) = [x for x in new.inputs if x is not leaf] or [None]
-            if term is None:
+            terms = [x for x in new.inputs if x is not leaf]
+            if len(terms) != 1:
                 continue
             before = dict(self.stacked)
-            total = self._total(term)
+            total = self._total(terms[0])
             if total is None:
                 self.stacked = before
             else:
@@ -583,7 +583,8 @@ def read_in_place(roots: Sequence[Node]) -> list[Node]:
 
 def _read_in_place(op: Scan, inputs: Sequence[Node]) -> Node:
     given = op.given(inputs)
-    sequences, offsets = list(given.sequences), [0] * op.sequences
+    sequences = list(given.sequences)
+    offsets: list[Dim] = [0] * op.sequences
     edges: dict[int, Node] = {}
     for k, s in enumerate(given.sequences):
         if isinstance(s.op, Delayed):
