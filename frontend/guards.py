@@ -39,7 +39,7 @@ CHEAP = (*SAME, Elementwise, Slice, Concat, Pad, Gather, Iota, Literal, Array, S
 class TokenIds(Op):
     """The same ids, each of which must be one of 0, 1 … `count` - 1.
 
-    layer   whose vocabulary it is
+    layer   whose vocabulary it is; floats are rounded towards 0 by it
     Ids that follow from a function's arguments alone are looked at: arguments themselves, columns of them, what casts
     and arithmetic make of them. Those that a network computes (an argmax of its output) are kept inside silently.
     """
@@ -132,7 +132,8 @@ def check_ids(ids: np.ndarray, count: int, layer: str, rows: np.ndarray | None =
     if not wrong.any():
         return
     first = [int(i) for i in np.unravel_index(int(wrong.argmax()), ids.shape)]
-    found, others = ids[tuple(first)], int(wrong.sum()) - 1
+    number = ids[tuple(first)].item()
+    found, others = int(number) if number == number // 1 else number, int(wrong.sum()) - 1
     if rows is not None and first and len(rows) == len(ids):
         first[0] = int(rows[first[0]])
     place = f" at position {first[0] if len(first) == 1 else tuple(first)}" if first else ""
@@ -144,6 +145,7 @@ def check_ids(ids: np.ndarray, count: int, layer: str, rows: np.ndarray | None =
 
 
 def _within(values: np.ndarray, count: int) -> bool:
+    """Whether all are inside; NaN is not."""
     return bool(values.min() > -1 and values.max() < count)  # -0.5 becomes 0 where floats become ids
 
 

@@ -90,8 +90,8 @@ class Embedding(Layer):
     def call(self, inputs):
         if inputs.dtype == "bool":
             raise DTypeError(f"layer {self.name!r} takes token ids, whole numbers from 0; got {inputs.node.type}")
-        ids = inputs.node if inputs.dtype in ("int32", "int64") else build.cast(inputs.node, "int32")
-        ids = TokenIds(self.input_dim, self.name)(ids)
+        ids = TokenIds(self.input_dim, self.name)(inputs.node)
+        ids = ids if inputs.dtype in ("int32", "int64") else build.cast(ids, "int32")
         return ops.cast(Tensor(build.gather(self.embeddings.node, ids, 0)), self.compute_dtype)
 
     def compute_mask(self, inputs, mask=None):

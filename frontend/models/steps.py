@@ -299,6 +299,8 @@ class Predictor:
 
     def rows_at_once(self, x: Any, batch: int) -> int:
         """How many rows to take in one call: as many batches as AT_ONCE allows, at least one."""
+        if self.function.graph.updates:  # a batch goes on from where the one before ended
+            return batch
         if batch not in self._rows:
             arrays = [a for a in tree.flatten(x) if a is not None]
             once, twice = (self._memory(arrays, n) for n in (batch, 2 * batch))

@@ -81,21 +81,42 @@ class GatedCell(DropoutCell, Layer):
     def first_bias(self) -> Any:
         return self.bias_initializer
 
-    def split(self, x: Tensor) -> list[Tensor]:
+    def split(self, x: Any, axis: int = -1) -> list[Any]:
         """The part of each gate."""
         n = self.units
-        return [x[..., k * n : (k + 1) * n] for k in range(self.gates)] if self.gates > 1 else [x]
+        before = (slice(None),) * (axis % x.ndim)
+        return [x[(*before, slice(k * n, (k + 1) * n))] for k in range(self.gates)] if self.gates > 1 else [x]
 
-    def products(self, x: Tensor, weight: Any, masks: list[Tensor], bias: Any = None) -> list[Tensor]:
-        """(x * mask) @ weight + bias for each gate: one product, unless the gates have masks of their own.
+    def of_inputs(self, x: Tensor, masks: list[Tensor], bias: Any = None) -> list[Tensor]:
+        """What the inputs say to each gate."""
+        return self._sums(self.project, x, self.kernel, masks, bias)
 
-        They are added up before they are split, so that a loop finds one large product that it can do beforehand.
+    def of_state(self, h: Tensor, masks: list[Tensor], bias: Any = None) -> list[Tensor]:
+        """What the state says to each gate."""
+        return self._sums(self.feed_back, h, self.recurrent_kernel, masks, bias)
+
+    def _sums(self, product: Any, x: Tensor, weight: Any, masks: list[Tensor], bias: Any) -> list[Tensor]:
+        """product(x * mask, weight) + bias for each gate: one product, unless the gates have masks of their own.
+
+        The bias is added before the gates part, so that a loop finds one large product that it can do beforehand.
         """
         if len(masks) > 1:
-            found = [x * m @ w for m, w in zip(masks, self.split(weight), strict=True)]
-            return found if bias is None else [f + b for f, b in zip(found, self.split(bias), strict=True)]
-        product = (x * masks[0] if masks else x) @ weight
-        return self.split(product if bias is None else product + bias)
+            found = [product(x * m, w) for m, w in zip(masks, self.split(weight), strict=True)]
+            if bias is None:
+                return found
+            return [self.add_bias(f, b) for f, b in zip(found, self.split(bias), strict=True)]
+        sums = product(x * masks[0] if masks else x, weight)
+        return self.split(sums if bias is None else self.add_bias(sums, bias), self.channel_axis)
+
+    channel_axis = -1
+
+    def project(self, x: Tensor, weight: Any) -> Tensor:
+        return x @ weight
+
+    feed_back = project
+
+    def add_bias(self, x: Tensor, bias: Any) -> Tensor:
+        return x + bias
 
     def activate(self, x: Tensor) -> Tensor:
         return x if self.activation is None else self.activation(x)

@@ -56,24 +56,24 @@ class GRUCell(GatedCell):
 
     def call(self, inputs, states, training=False):
         h = states[0] if isinstance(states, (list, tuple)) else states
-        of_inputs, of_states = self.dropout_masks(inputs, h, training)
+        for_inputs, for_state = self.dropout_masks(inputs, h, training)
         bias, recurrent_bias = self.bias, None
         if bias is not None and self.reset_after:
             bias, recurrent_bias = self.bias[0], self.bias[1]
-        x_z, x_r, x_n = self.products(inputs, self.kernel, of_inputs, bias)
+        x_z, x_r, x_n = self.of_inputs(inputs, for_inputs, bias)
         if self.reset_after:
-            r_z, r_r, r_n = self.products(h, self.recurrent_kernel, of_states, recurrent_bias)
+            r_z, r_r, r_n = self.of_state(h, for_state, recurrent_bias)
             r = self.recurrently_activate(x_r + r_r)
             n = self.activate(x_n + r * r_n)
         else:
             *two, last = self.split(self.recurrent_kernel)
-            if of_states:
-                r_z, r_r = (h * m @ w for m, w in zip(of_states, two, strict=False))
+            if for_state:
+                r_z, r_r = (h * m @ w for m, w in zip(for_state, two, strict=False))
             else:
                 both = h @ self.recurrent_kernel[:, : 2 * self.units]
                 r_z, r_r = both[:, : self.units], both[:, self.units :]
             r = self.recurrently_activate(x_r + r_r)
-            n = self.activate(x_n + (r * (h * of_states[2] if of_states else h)) @ last)
+            n = self.activate(x_n + (r * (h * for_state[2] if for_state else h)) @ last)
         z = self.recurrently_activate(x_z + r_z)
         h = z * h + (1 - z) * n
         return h, [h] if isinstance(states, (list, tuple)) else h

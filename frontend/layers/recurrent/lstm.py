@@ -58,9 +58,9 @@ class LSTMCell(GatedCell):
 
     def call(self, inputs, states, training=False):
         h, c = states
-        of_inputs, of_states = self.dropout_masks(inputs, h, training)
-        x = self.products(inputs, self.kernel, of_inputs, self.bias)
-        r = self.products(h, self.recurrent_kernel, of_states)
+        for_inputs, for_state = self.dropout_masks(inputs, h, training)
+        x = self.of_inputs(inputs, for_inputs, self.bias)
+        r = self.of_state(h, for_state)
         i, f, new, o = (a + b for a, b in zip(x, r, strict=True))
         c = self.recurrently_activate(f) * c + self.recurrently_activate(i) * self.activate(new)
         h = self.recurrently_activate(o) * self.activate(c)

@@ -106,6 +106,11 @@ class RNN(Layer):
                     batch, tree.map_structure(lambda x: self._state_variable(x, path), self.get_initial_state(batch))
                 )
 
+    def get_build_config(self):
+        config = super().get_build_config()
+        shapes = (config or {}).get("shapes_dict")  # that of an initial state says nothing new
+        return config if shapes is None else {"input_shape": shapes["sequences_shape"]}
+
     def _state_variable(self, first: Any, path: str) -> Variable:
         value = first.numpy() if isinstance(first, Tensor) else first
         return Variable(value, None, self.variable_dtype, trainable=False, name=f"{path}/rnn_state")

@@ -41,9 +41,9 @@ class SimpleRNNCell(GatedCell):
 
     def call(self, sequence, states, training=False):
         h = states[0] if isinstance(states, (list, tuple)) else states
-        of_inputs, of_states = self.dropout_masks(sequence, h, training)
-        (x,) = self.products(sequence, self.kernel, of_inputs, self.bias)
-        (r,) = self.products(h, self.recurrent_kernel, of_states)
+        for_inputs, for_state = self.dropout_masks(sequence, h, training)
+        (x,) = self.of_inputs(sequence, for_inputs, self.bias)
+        (r,) = self.of_state(h, for_state)
         output = self.activate(x + r)
         return output, [output] if isinstance(states, (list, tuple)) else output
 
