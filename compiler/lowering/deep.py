@@ -35,6 +35,8 @@ LONG = 4096
 """Terms from which a sum is gone through in chunks."""
 POSITIONS = 32
 """The same for sums over a symbolic axis and so many terms for each of it."""
+SOON = 8
+"""Rows before their epilogue that what it reads is asked for."""
 CHUNK = 512
 """Terms of a chunk."""
 PARTS = 8
@@ -136,7 +138,8 @@ class Deep(Schedule):
             last = self._kept(first + Size.of(u), Load(sums, (own,)), partial, part)
         if not (isinstance(self.rows, int) and self.rows % self.range == 0):
             last = If(less(first + Size.of(u), self.rows), (last,))
-        body += (For(u, (last,)),)
+        near = self._prefetched(first + Size.of(u) + SOON) if partial is None else ()
+        body += (For(u, (*near, last)),)
         share = Index("share", shares)
         body = self._decode(body, share, axes)
         place = modulo(Size.of(outer), shares) if self.parts > 1 else Size.of(outer)

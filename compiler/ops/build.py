@@ -97,10 +97,14 @@ def size(d: Dim, dtype: str = "float32") -> Node:
 
 
 def promote(*values: Any) -> str:
-    """The dtype that nodes and Python numbers meet in."""
+    """The dtype that nodes and Python numbers meet in.
+
+    NumPy's float64 scalars are Python floats (by inheritance too): `x / np.sqrt(64)` stays what x is.
+    """
+    typed = lambda v: isinstance(v, (np.ndarray, np.generic)) and not isinstance(v, float)
     strong = [v.dtype for v in values if isinstance(v, Node)]
-    strong += [dtypes.canonical(v.dtype) for v in values if isinstance(v, (np.ndarray, np.generic))]
-    weak = [v for v in values if not isinstance(v, (Node, np.ndarray, np.generic))]
+    strong += [dtypes.canonical(v.dtype) for v in values if typed(v)]
+    weak = [v for v in values if not isinstance(v, Node) and not typed(v)]
     if not strong:
         return dtypes.promote(*(_own_dtype(v) for v in weak))
     dtype = dtypes.promote(*strong)
