@@ -17,7 +17,7 @@ from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_g
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
-from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of
+from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of, size_of
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
@@ -471,6 +471,9 @@ class _Plan:
         counts = [step.count for step in all_steps(self.steps) if isinstance(step, Repeat) and step.count is not None]
         counts += [] if self.request.repeat is None else [self.request.repeat[1]]
         used |= {s for d in counts for s in symbols(d)}
+        for k, leaf in enumerate(self.request.inputs):
+            if leaf.shape == () and size_of(leaf) in used:
+                found[size_of(leaf)] = (k, -1)
         for s in used - set(found):
             raise CompileError(
                 f"{self.request.name}: no input tells the size {s!r}: some input must have an axis of just that size"

@@ -10,7 +10,7 @@ import numpy as np
 from gnomon.compiler.errors import DataError
 from gnomon.compiler.graph import Env, Item, Node, TensorType, walk
 from gnomon.compiler.ops.control import walks_subgraphs
-from gnomon.compiler.ops.leaves import Input
+from gnomon.compiler.ops.leaves import Input, size_of
 from gnomon.compiler.sizes import Size, Symbol, evaluate
 
 
@@ -40,6 +40,15 @@ def bind_sizes(
     return values
 
 
+def bind(leaves: Sequence[Node], arrays: Sequence[Any], names: Sequence[str] = ()) -> dict[str, int]:
+    """Values of the named sizes, read from arguments: from their shapes, and integers that are used as sizes."""
+    values = bind_sizes([n.type for n in leaves], [np.shape(a) for a in arrays], names)
+    for leaf, array in zip(leaves, arrays, strict=True):
+        if leaf.type.shape == () and leaf.dtype in ("int32", "int64"):
+            values[size_of(leaf)] = int(array)
+    return values
+
+
 def _symbol(d: Any) -> str | None:
     """The name of a dimension that is one named size."""
     if isinstance(d, Size) and len(d.terms) == 1:
@@ -63,7 +72,7 @@ def evaluate_graph(
     """
     if sizes is None:
         leaves = [n for n in values if isinstance(n.op, Input)]
-        sizes = bind_sizes([n.type for n in leaves], [np.shape(values[n]) for n in leaves])
+        sizes = bind(leaves, [values[n] for n in leaves])
     env = Env(sizes)
     done: dict[Node, Any] = {}
     order = walk(outputs, stop=lambda n: n in values)

@@ -94,8 +94,8 @@ class Copy:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Run `steps` `count` times; before each, slot `counter` (int64, a scalar) holds 0, 1, 2…, and after the last what it
-    would hold next.
+    """Run `steps` `count` times; before each, slot `counter` (int64, a scalar) holds 0, 1, 2…, and after the last what
+    it would hold next.
 
     until    slot (bool): stop after the round in which it became true; -1: no early end
     reverse  count down to 0
@@ -288,7 +288,8 @@ class Program:
     inputs, outputs   slots in the caller's order
     variables         (slot, key of the variable) pairs; updates are written in place
     constants         (slot, bytes) pairs: literal arrays
-    sizes             names of the symbolic sizes; `bindings[j]` = (input number, axis) that sizes[j] is read from
+    sizes             names of the symbolic sizes; `bindings[j]` = (input number, axis) that sizes[j] is read from, axis
+                      -1 if it is the value of that input, an integer
     checks            what the sizes must fulfil
     sources           text for the target: LLVM modules of kernels and, last, of the entry function, or CUDA C++
     entry             name of the entry function

@@ -137,7 +137,8 @@ def program_text(program: p.Program) -> str:
     slots = program.slots
     lines = [f"program {program.name} for {program.target}"]
     for size, (number, axis) in zip(program.sizes, program.bindings, strict=True):
-        lines.append(f"  size {size} = {slots[program.inputs[number]].name}.shape[{axis}]")
+        of = slots[program.inputs[number]].name
+        lines.append(f"  size {size} = {of}" + ("" if axis < 0 else f".shape[{axis}]"))
     lines += [f"  check {c.left} == {c.right}" for c in program.checks]
     keys = dict(program.variables)
     for i, s in enumerate(slots):

@@ -23,7 +23,7 @@ from gnomon.compiler import dtypes, verify
 from gnomon.compiler.compile import Lowered
 from gnomon.compiler.errors import CheckError, NumericError
 from gnomon.compiler.graph import Node, TensorType, origins, walk
-from gnomon.compiler.interpret import bind_sizes
+from gnomon.compiler.interpret import bind
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter
 from gnomon.compiler.passes import stabilize
@@ -105,7 +105,7 @@ def _check_rewrites(watch: Watch, arrays: Sequence[np.ndarray]) -> None:
     """Compare both sides of each rewrite, and the graph before and after each pass, as NumPy computes them."""
     function = watch.function
     graph, stages = function.graph, function.stages
-    sizes = bind_sizes([n.type for n in graph.inputs], [np.shape(a) for a in arrays], function.input_names)
+    sizes = bind(graph.inputs, arrays, function.input_names)
     values: dict[Node, Any] = dict(zip(graph.inputs, arrays, strict=True))
     values.update({v.node: v.numpy() for v in graph.variables})
     if graph.repeat is not None:

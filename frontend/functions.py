@@ -13,9 +13,10 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.errors import DataError, GraphError
 from gnomon.compiler.graph import Node, TensorType, walk
-from gnomon.compiler.interpret import bind_sizes, evaluate_graph
+from gnomon.compiler.interpret import bind, evaluate_graph
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.leaves import Input, Parameter, key_of
+from gnomon.compiler.ops.leaves import Input, Parameter, key_of, size_of
+from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
 from gnomon.events import compiling
@@ -63,6 +64,7 @@ class Graph:
         self.name, self.inputs, self.outputs, self.updates = name, inputs, outputs, updates
         self.variables: list[Variable] = []
         self.form: Any = None
+        self.cuts: list[tuple[int, int]] = []  # (output, the output that says how many of its rows there are)
         self.repeat: tuple[Node, Dim] | None = None
 
     @classmethod
@@ -75,7 +77,11 @@ class Graph:
             twice = next(t for k, t in enumerate(arguments) if t.node in leaves[:k])
             raise GraphError(f"function {name!r}: the input {twice!r} is given twice")
         flat: list[Node] = []
-        form = _flatten(outputs, flat)
+        cuts: list[tuple[int, Node]] = []
+        form = _flatten(outputs, flat, cuts)
+        ends = list(dict.fromkeys(end for _, end in cuts))
+        cut = [(k, len(flat) + ends.index(end)) for k, end in cuts]
+        flat += ends
         changes = list(updates.items() if hasattr(updates, "items") else updates or ())
         new: dict[Variable, Node] = {}
         for variable, value in changes:
@@ -97,7 +103,7 @@ class Graph:
                     new[variable] = variable.default_update
         used = walk([*flat, *new.values()])
         graph = cls(name, leaves, flat, new)
-        graph.form = form
+        graph.form, graph.cuts = form, cut
         if repeat is not None:
             graph.repeat = (repeat[0].node, repeat[1])
         for leaf in used:
@@ -111,7 +117,9 @@ class Graph:
         known = {id(v) for v in graph.variables}  # == on variables is elementwise
         graph.variables += [v for v in new if id(v) not in known]
         read = {s for n in used if isinstance(n.type, TensorType) for d in n.shape for s in symbols(d)}
-        unused = [n for n in leaves if n not in set(used) and not any(symbols(d) & read for d in n.shape)]
+        read |= {s for n in used if isinstance(n.op, Scan) and n.op.steps is not None for s in symbols(n.op.steps)}
+        told = lambda n: {size_of(n)} if not n.rank else {s for d in n.shape for s in symbols(d)}
+        unused = [n for n in leaves if n not in set(used) and not told(n) & read]
         if unused and on_unused_input != "ignore":
             names = ", ".join(repr(leaf.op.name) for leaf in unused)
             message = (
@@ -151,14 +159,16 @@ def _given(outputs: list[Node], pairs: list[tuple[Node, Node]]) -> list[Node]:
     return resize(outputs, sizes, replacements)
 
 
-def _flatten(value: Any, flat: list[Node]) -> Any:
-    """The form of nested outputs, leaves replaced by positions in `flat`."""
+def _flatten(value: Any, flat: list[Node], cuts: list[tuple[int, Node]]) -> Any:
+    """The form of nested outputs, leaves replaced by positions in `flat`; `cuts`: what says how many rows some have."""
     if isinstance(value, dict):
-        return {k: _flatten(v, flat) for k, v in value.items()}
+        return {k: _flatten(v, flat, cuts) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_flatten(v, flat) for v in value)
+        return type(value)(_flatten(v, flat, cuts) for v in value)
     if value is None:
         return None
+    if isinstance(value, Tensor) and hasattr(value, "cut_at"):
+        cuts.append((len(flat), value.cut_at))
     flat.append(node_of(value))
     return len(flat) - 1
 
@@ -182,7 +192,7 @@ class Function:
         self.graph, self.name, self.allow_input_downcast = graph, graph.name, allow_input_downcast
         self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
         self._dtypes = [dtypes.named(leaf.dtype).numpy for leaf in graph.inputs]
-        self._single = graph.form == 0
+        self._single = graph.form == 0 and not graph.cuts
         from gnomon.guards import guarded  # it knows the marks of layers, which are above functions
 
         self.stages = Stages()
@@ -214,8 +224,16 @@ class Function:
                     break
             else:
                 results = self.executable(*args)
-                return results[0] if self._single else _unflatten(self.graph.form, results)
-        return _unflatten(self.graph.form, self.executable(*self._arguments(args, kwargs)))
+                return results[0] if self._single else self._formed(results)
+        return self._formed(self.executable(*self._arguments(args, kwargs)))
+
+    def _formed(self, results: Sequence[Any]) -> Any:
+        """The outputs in the form that was asked for, without the rows of loops that ended before."""
+        if self.graph.cuts:
+            results = list(results)
+            for k, end in self.graph.cuts:
+                results[k] = results[k][: int(results[end])]
+        return _unflatten(self.graph.form, results)
 
     def show(self, stage: str = "graph", format: str = "text", diff: str | None = None) -> str:
         """A stage of the compiler as text: each node with its layer and the user's line.
@@ -256,7 +274,7 @@ class Function:
     def interpret(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Outputs as NumPy computes them from the graph as it was given; no variable changes."""
         graph = self.graph
-        sizes = bind_sizes([n.type for n in graph.inputs], [a.shape for a in arrays], self.input_names)
+        sizes = bind(graph.inputs, arrays, self.input_names)
         values = dict(zip(graph.inputs, arrays, strict=True))
         values.update({v.node: v.numpy() for v in graph.variables})
         rounds = 1 if graph.repeat is None else evaluate(graph.repeat[1], sizes)

@@ -18,13 +18,13 @@ from gnomon.compiler.errors import ArgumentError, DTypeError, GraphError, ShapeE
 from gnomon.compiler.graph import Item, Node, TensorType, replace, walk
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import SubGraph
-from gnomon.compiler.ops.leaves import Input, fresh_input
+from gnomon.compiler.ops.leaves import Input, Parameter, fresh_input, size_of
 from gnomon.compiler.ops.scan import COUNTER, Scan, checkpointed
 from gnomon.compiler.ops.shape import Broadcast, Equate, Reshape, Slice, Transpose, surely_differ
-from gnomon.compiler.sizes import Dim
+from gnomon.compiler.sizes import Dim, Symbol, substitute, symbol
 from gnomon.ops.arguments import as_size
 from gnomon.random_state import steps_around
-from gnomon.tensor import Tensor, is_symbolic, node_of
+from gnomon.tensor import Tensor, is_symbolic, node_of, polynomial, unknown
 from gnomon.variable import Variable, _updates
 
 VIEWS = (Broadcast, Equate, Reshape, Slice, Transpose)
@@ -227,20 +227,20 @@ def _assignments() -> Iterator[_Assigned]:
 
 
 class Cut(Tensor):
-    """A stack of a loop that may end early: its rows from `count` on are 0, and a function returns it without them.
+    """A stack of a loop that may end early: its rows from `cut_at` on are 0, and functions return it without them.
 
     Negative indices count from the last step that was done.
     """
 
-    __slots__ = ("count",)
+    __slots__ = ("cut_at",)
 
-    def __init__(self, node: Node, count: Node):
+    def __init__(self, node: Node, cut_at: Node):
         super().__init__(node)
-        self.count = count
+        self.cut_at = cut_at
 
     def __getitem__(self, key: Any) -> Tensor:
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and key < 0:
-            return Tensor(build.gather(self.node, build.add(self.count, int(key)), 0))
+            return Tensor(build.gather(self.node, build.add(self.cut_at, int(key)), 0))
         return super().__getitem__(key)
 
 
@@ -376,7 +376,7 @@ def _listed(value: Any) -> list[Any]:
 def _steps(lengths: Sequence[Dim], n_steps: Any) -> Dim:
     """How many steps there are, from the lengths of sequences or as it is said."""
     if n_steps is not None:
-        steps = as_size(n_steps)
+        steps = count_of(n_steps)
         for have in lengths:
             if isinstance(have, int) and isinstance(steps, int) and have < steps:
                 raise ShapeError(f"a scan of {steps} steps needs as many slices of each sequence, one has {have}")
@@ -390,6 +390,22 @@ def _steps(lengths: Sequence[Dim], n_steps: Any) -> Dim:
             "length, or say n_steps"
         )
     return fixed[0] if fixed else lengths[0]
+
+
+def count_of(value: Any) -> Dim:
+    """A number of steps as a size: what `as_size` takes, and what is computed from integer arguments of the function.
+
+    Raises ShapeError for what is computed otherwise.
+    """
+    if not (isinstance(value, Node) or is_symbolic(value)):
+        return as_size(value)
+    found = polynomial(value)
+    names: dict[str, Dim] = {}
+    for leaf in walk([node_of(value)]):
+        if isinstance(leaf.op, Input) and not isinstance(leaf.op, Parameter):
+            names[f"%{leaf.serial}"] = symbol(size_of(leaf))
+    found = substitute(found, lambda a: names.get(a.name) if isinstance(a, Symbol) else None)
+    return found if not unknown(found) else as_size(value)  # which says what is wrong
 
 
 def _tapped(given: Any, k: int) -> list[Node]:

@@ -152,3 +152,9 @@ def key_of(leaf: Node) -> int:
     """What makes an input or parameter its own."""
     assert isinstance(leaf.op, Input), leaf
     return leaf.op.key
+
+
+def size_of(leaf: Node) -> str:
+    """The name of the size that an integer argument is, where it is used as one."""
+    assert isinstance(leaf.op, Input), leaf
+    return f"{leaf.op.name}.{leaf.op.key}"

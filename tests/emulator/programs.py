@@ -61,7 +61,10 @@ class Emulated:
     ) -> list[np.ndarray]:
         """Outputs of one call."""
         program = self.program
-        sizes = {name: inputs[k].shape[axis] for name, (k, axis) in zip(program.sizes, program.bindings, strict=True)}
+        sizes = {
+            name: inputs[k].shape[axis] if axis >= 0 else int(inputs[k])
+            for name, (k, axis) in zip(program.sizes, program.bindings, strict=True)
+        }
         slots = self._slots(sizes)
         for slot, array in zip(program.inputs, inputs, strict=True):
             assert array.shape == slots[slot].shape, (program.slots[slot], array.shape)
