@@ -206,14 +206,15 @@ def _traced(source: Model | Function, train: bool) -> list[Traced]:
             raise ArgumentError(f"{source.name!r} is a function: only a model can be trained")
         if source.graph.repeat is not None:
             raise ArgumentError(f"{source.name!r} repeats its graph: only a function without `repeat` can be compiled")
-        outputs = _output_names(source)
+        outputs = output_names(source)
         return [Traced("run", f"The function {source.name!r}.", source.graph, source.input_names, outputs)]
     if not train:
         return [_prediction(source)]
     return [_prediction(source), _step(source, "train"), _step(source, "test")]
 
 
-def _output_names(source: Function) -> list[str]:
+def output_names(source: Function) -> list[str]:
+    """What the outputs of a function are called: by their keys, or numbered."""
     form = source.graph.form
     if isinstance(form, dict) and all(isinstance(v, int) for v in form.values()):
         return [name for name, _ in sorted(form.items(), key=lambda item: item[1])]
@@ -320,4 +321,4 @@ def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
     return Request(graph.name, inputs, outputs, updates)
 
 
-__all__ = ["build", "can_build", "target_for", "write", "write_all"]
+__all__ = ["build", "can_build", "output_names", "target_for", "write", "write_all"]

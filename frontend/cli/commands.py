@@ -11,10 +11,13 @@ from typing import Any
 
 import click
 
+from gnomon.cli.bench import bench_command
 from gnomon.cli.compile import compile_command
 from gnomon.cli.finding import find
 from gnomon.cli.options import JSON, TARGET
 from gnomon.cli.printing import as_bytes, as_json, as_table, as_time, write_aside
+from gnomon.cli.profile import profile_command
+from gnomon.cli.run import run_command
 from gnomon.compiler.errors import GnomonError
 
 
@@ -62,6 +65,8 @@ def cli() -> None:
     gnomon dump train.py:model                 the layers with the lines that made them
     gnomon dump train.py:step --stage kernels  what a function is compiled to
     gnomon compile model.keras -o model.o      a C library of a model
+    gnomon run model.keras x.npy -o y.npy      its predictions
+    gnomon bench model.keras                   how long they take, and gnomon profile: where
     gnomon cache info                          how full the cache of compiled code is
 
     MODULE:ATTRIBUTE is a file or module and a name in it: a Model or a compiled function, or with () a function
@@ -268,7 +273,8 @@ def doctor(machine: bool) -> int:
     return 0 if all(f.ok for f in findings) else 1
 
 
-cli.add_command(compile_command)
+for own in (compile_command, run_command, bench_command, profile_command):
+    cli.add_command(own)
 
 __all__ = ["cli", "run"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gnomon.cli.finding import find
-from gnomon.cli.options import JSON, TARGET
+from gnomon.cli.options import JSON, SIZES, TARGET
 from gnomon.cli.printing import as_bytes, as_json, as_table
 
 ENDING = {"windows": {"obj": ".obj", "static": ".lib", "shared": ".dll"}, "apple": {"shared": ".dylib"},
@@ -31,17 +31,7 @@ def _batch(context: click.Context, parameter: click.Parameter, value: str) -> in
     return int(value)
 
 
-def _sizes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
-    found = {}
-    for value in values:
-        name, equals, number = value.partition("=")
-        if not (name and equals and number.isdecimal()):
-            raise click.BadParameter(f"{value!r} is not NAME=N, such as time=100")
-        found[name] = int(number)
-    return found
-
-
-@click.command("compile")
+@click.command("compile", short_help="Compile a model or function to a C library.")
 @TARGET
 @click.option("-o", "--output", required=True, metavar="OUT", help="What to write: OUT.o, OUT.h and so on.")
 @click.option("-f", "--format", "kind", type=click.Choice(list(FORMATS)), help="What form; by OUT's ending.")
@@ -50,7 +40,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option("--cpu", metavar="NAME", help="A processor of that kind; this machine's own, or the plainest.")
 @click.option("--batch", default="any", show_default=True, metavar="N|any", callback=_batch, help="Samples of a call.")
 @click.option("--max-batch", type=click.IntRange(1), metavar="N", help="The most samples, where any are allowed.")
-@click.option("--size", "sizes", multiple=True, metavar="NAME=N", callback=_sizes, help="Fix another open size.")
+@SIZES
 @click.option("--weights", type=click.Choice(["embed", "file"]), default="embed", show_default=True,
               help="Inside the library, or in OUT.weights, which the caller loads.")
 @click.option("--train", is_flag=True, help="Also what trains and evaluates it; the model must be compiled.")

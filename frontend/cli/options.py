@@ -19,6 +19,25 @@ def check_target(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
-TARGET = click.argument("target", metavar="MODULE:ATTRIBUTE", callback=check_target)
+def check_subject(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """`value` itself, if it can be the name of something that runs."""
+    return value if value.endswith(".gnx") else check_target(context, parameter, value)
 
-__all__ = ["JSON", "TARGET", "check_target"]
+
+def _sizes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for value in values:
+        name, equals, number = value.partition("=")
+        if not (name and equals and number.isdecimal()):
+            raise click.BadParameter(f"{value!r} is not NAME=N, such as time=100")
+        found[name] = int(number)
+    return found
+
+
+TARGET = click.argument("target", metavar="MODULE:ATTRIBUTE", callback=check_target)
+SUBJECT = click.argument("target", metavar="MODEL", callback=check_subject)
+SIZES = click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=N", callback=_sizes, help="The value of another open size."
+)
+
+__all__ = ["JSON", "SIZES", "SUBJECT", "TARGET", "check_subject", "check_target"]
