@@ -12,6 +12,9 @@ EXAMPLES = sorted(path.name for path in FOLDER.glob("*.py"))
 REACHES = {
     "article.py": {r"Sequential: test accuracy ([\d.]+) %": 88, r"Functional: test accuracy ([\d.]+) %": 88},
     "mnist_mlp.py": {r"Test accuracy ([\d.]+) %": 85},
+    "mnist_convnet.py": {r"Test accuracy ([\d.]+) %": 88},
+    "sign_digits.py": {r"Test accuracy ([\d.]+) %": 75},
+    "residual.py": {r"Test accuracy ([\d.]+) %": 80},
     "functional.py": {r"Same or not: ([\d.]+) % right": 80, r"Which digit: ([\d.]+) % right": 85},
     "theano_style.py": {r"Newton-CG: .*accuracy ([\d.]+) %": 80},
 }
