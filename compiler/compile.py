@@ -13,8 +13,9 @@ from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower, lower_op
 from gnomon.compiler.lowering import loops
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowProgram, emit
-from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups, ordered
+from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
+from gnomon.compiler.lowering.schedule import scheduled
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
 from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of, size_of
@@ -101,7 +102,7 @@ def compile(request: Request, target: Target, stages: Stages | None = None) -> P
     stages.groups = groups
     plan = _Plan(request, outputs, updates, stored, groups)
     plan.place_updates()
-    for group in ordered(plan.groups):
+    for group in scheduled(plan.groups, plan.readers, plan.slot_of):
         plan.lower(group, target, stages)
     return plan.program(target, stages)
 

@@ -1,0 +1,92 @@
+"""In which order groups run: as they were made, but what frees memory runs as soon as it can.
+
+A backward pass as it comes out of the graph computes all gradients of activations first and those of weights last, so
+that at its end everything is alive. Whoever reads a value last frees it: such a group runs at once if what it frees is
+not less than what it makes. The sum of all lifetimes falls, and what was just computed is read while it is in cache.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Mapping, Sequence
+
+from gnomon.compiler import dtypes
+from gnomon.compiler.graph import Item, Node, TensorType
+from gnomon.compiler.lowering.fuse import Group, is_external
+from gnomon.compiler.sizes import Dim, evaluate, product, symbols
+
+TYPICAL = 32
+"""What every symbolic size is taken to be when memory is weighed."""
+
+
+def scheduled(groups: Sequence[Group], readers: Mapping[Node, set[Group]], placed: Collection[Node]) -> list[Group]:
+    """Groups in an order in which they can run: of the ready ones the oldest that needs no more memory than it frees,
+    else the oldest.
+
+    readers   groups that read each node
+    placed    nodes whose memory is there in any case: inputs, variables, outputs
+    """
+    numbered = {g.number: g for g in groups}
+    of = {m: g.number for g in groups for m in g.members}
+    reading: dict[Node, set[int]] = {}  # groups that still have to read what another one makes
+    for node, found in readers.items():
+        whole = node.inputs[0] if isinstance(node.op, Item) else node  # has its memory inside that of the tuple
+        maker = of.get(whole)
+        if maker is not None and node not in placed and not is_external(node):
+            reading.setdefault(whole, set()).update(g.number for g in found if g.number != maker)
+    growth = dict.fromkeys(numbered, 0)  # bytes that a group makes, less those that it frees
+    reads: dict[int, list[Node]] = {k: [] for k in numbered}
+    size: dict[Node, int] = {}
+    for node, users in reading.items():
+        size[node] = _bytes(node)
+        if users:
+            growth[of[node]] += size[node]
+        for k in users:
+            reads[k].append(node)
+            if len(users) == 1:
+                growth[k] -= size[node]
+    waiting = {g.number: set(g.after) for g in groups}
+    followers: dict[int, list[int]] = {k: [] for k in numbered}
+    for g in groups:
+        for k in g.after:
+            followers[k].append(g.number)
+    at_once: list[int] = []
+    ready: list[int] = []
+
+    def enter(k: int) -> None:
+        heapq.heappush(at_once if growth[k] <= 0 else ready, k)
+
+    for k in numbered:
+        if not waiting[k]:
+            enter(k)
+    order: list[Group] = []
+    done: set[int] = set()
+    while at_once or ready:
+        k = heapq.heappop(at_once or ready)
+        if k in done:
+            continue
+        done.add(k)
+        order.append(numbered[k])
+        for node in reads[k]:
+            users = reading[node]
+            users.discard(k)
+            if len(users) == 1:
+                (last,) = users
+                growth[last] -= size[node]
+                if not waiting[last] and growth[last] <= 0:
+                    heapq.heappush(at_once, last)
+        for f in followers[k]:
+            waiting[f].discard(k)
+            if not waiting[f]:
+                enter(f)
+    assert len(order) == len(groups), "groups depend on each other"
+    return order
+
+
+def _bytes(node: Node) -> int:
+    types = [node.type] if isinstance(node.type, TensorType) else node.type.items
+    return sum(_typical(product(t.shape)) * dtypes.named(t.dtype).bytes for t in types)
+
+
+def _typical(d: Dim) -> int:
+    return max(0, evaluate(d, dict.fromkeys(symbols(d), TYPICAL)))
