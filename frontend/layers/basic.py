@@ -12,6 +12,7 @@ import numpy as np
 from gnomon import regularizers
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError
+from gnomon.config import image_data_format
 from gnomon.layers.activation import Elementwise
 from gnomon.layers.layer import Layer
 from gnomon.registry import deserialize_object, serialize_object
@@ -42,7 +43,11 @@ class ActivityRegularization(Elementwise):
 
 
 class Rescaling(Elementwise):
-    """scale * x + offset, in the layer's dtype."""
+    """scale * x + offset, in the layer's dtype.
+
+    scale, offset   numbers, or arrays that broadcast with x; those of one axis belong to the channels, which with
+                    `config.image_data_format()` "channels_first" are before the rows and columns of images
+    """
 
     def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -50,8 +55,13 @@ class Rescaling(Elementwise):
         self.built = False
 
     def call(self, inputs):
-        dtype = dtypes.named(self.compute_dtype).numpy
-        return inputs.astype(self.compute_dtype) * np.asarray(self.scale, dtype) + np.asarray(self.offset, dtype)
+        return inputs.astype(self.compute_dtype) * self._of_channels(self.scale) + self._of_channels(self.offset)
+
+    def _of_channels(self, value: Any) -> np.ndarray:
+        array = np.asarray(value, dtypes.named(self.compute_dtype).numpy)
+        if 0 < array.ndim < 3 and image_data_format() == "channels_first":
+            return array.reshape(array.shape + (1,) * (3 - array.ndim))
+        return array
 
     def get_config(self):
         return {**super().get_config(), "scale": serialize_object(self.scale), "offset": serialize_object(self.offset)}

@@ -9,6 +9,8 @@ from typing import Any
 from gnomon import random
 from gnomon.compiler.errors import ArgumentError
 from gnomon.layers.activation import Elementwise
+from gnomon.layers.input_spec import InputSpec
+from gnomon.ops.convolution import as_format
 from gnomon.tensor import Tensor
 
 
@@ -60,6 +62,70 @@ class Dropout(Noise):
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
+
+
+class SpatialDropout(Dropout):
+    """Base: whole channels are set to 0, or kept, together. `axes` is the rank of the input."""
+
+    axes: int
+
+    def __init__(
+        self, rate: float, data_format: str | None = None, seed: int | None = None, name: str | None = None,
+        dtype: Any = None, **kwargs: Any,
+    ):  # fmt: skip
+        super().__init__(rate, seed=seed, name=name, dtype=dtype, **kwargs)
+        self.data_format = as_format(data_format)
+        self.input_spec = InputSpec(ndim=self.axes)
+
+    def disturb(self, x):
+        channels = 1 if self.data_format == "channels_first" else self.axes - 1
+        shape = [None if k in (0, channels) else 1 for k in range(self.axes)]
+        return random.dropout(x, self.rate, shape, self.seed_generator)
+
+    def get_config(self):
+        """As in Keras, which leaves out `trainable`, for there is nothing to train."""
+        return {"rate": self.rate, "seed": self.seed, "name": self.name, "dtype": self.dtype_policy.name,
+                "data_format": self.data_format}  # fmt: skip
+
+
+class SpatialDropout1D(SpatialDropout):
+    """Dropout of whole channels of sequences.   x: float[batch, steps, channels]
+
+    Tompson, Goroshin, Jain, LeCun, Bregler 2015, "Efficient object localization using convolutional networks",
+    section 3.2.
+    """
+
+    axes = 3
+
+    def __init__(
+        self, rate: float, seed: int | None = None, name: str | None = None, dtype: Any = None, **kwargs: Any
+    ):
+        super().__init__(rate, "channels_last", seed, name, dtype, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("data_format")
+        return config
+
+
+class SpatialDropout2D(SpatialDropout):
+    """Dropout of whole channels of images.   x: float[batch, rows, columns, channels], or with the channels second
+
+    Tompson, Goroshin, Jain, LeCun, Bregler 2015, "Efficient object localization using convolutional networks",
+    section 3.2.
+    """
+
+    axes = 4
+
+
+class SpatialDropout3D(SpatialDropout):
+    """Dropout of whole channels of volumes.   x: float[batch, d1, d2, d3, channels], or with the channels second
+
+    Tompson, Goroshin, Jain, LeCun, Bregler 2015, "Efficient object localization using convolutional networks",
+    section 3.2.
+    """
+
+    axes = 5
 
 
 class GaussianNoise(Noise):

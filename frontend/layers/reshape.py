@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from gnomon import config
-from gnomon.compiler.errors import ArgumentError, ShapeError
+from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
 from gnomon.compiler.ops import build
 from gnomon.layers.input_spec import InputSpec
 from gnomon.layers.layer import Layer
@@ -91,12 +91,17 @@ class Permute(Layer):
 
 
 class RepeatVector(Layer):
-    """Each vector n times. x: [batch, features]   result: [batch, n, features]"""
+    """Each vector n times.   x: [batch, features]   result: [batch, n, features]
+
+    Raises DTypeError unless n is an integer, ArgumentError unless it is positive.
+    """
 
     def __init__(self, n: int, **kwargs: Any):
         super().__init__(**kwargs)
         if isinstance(n, bool) or not isinstance(n, int):
-            raise ArgumentError(f"Expected an integer value for `n`, got {n!r} ({type(n).__name__})")
+            raise DTypeError(f"Expected an integer value for `n`, got {n!r} ({type(n).__name__})")
+        if n <= 0:
+            raise ArgumentError(f"Argument `n` should be a positive integer. Received: n={n}")
         self.n = n
         self.input_spec = InputSpec(ndim=2)
 

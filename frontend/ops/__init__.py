@@ -4,7 +4,7 @@ Given a Tensor or a Variable they return a Tensor; given arrays and numbers alon
 broadcast as in NumPy; dtypes promote as in Keras (an integer with a float gives the float).
 """
 
-from gnomon.ops import nn, numpy
+from gnomon.ops import image, nn, numpy
 from gnomon.ops.control import associative_scan, fori_loop, map, scan, while_loop
 from gnomon.ops.convolution import conv, conv_transpose, depthwise_conv, separable_conv
 from gnomon.ops.core import (
@@ -322,7 +322,7 @@ __all__ = [
     "exp2", "expand_dims", "expm1", "eye", "fabs", "flip", "fliplr", "flipud", "floor", "floor_divide", "fmax", "fmin",
     "fmod", "fori_loop", "full", "full_like", "gelu", "geomspace", "get_item", "glu", "greater", "greater_equal",
     "hamming", "hanning", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "heaviside",
-    "histogram", "hsplit", "hstack", "hypot", "i0", "identity", "imag", "in_top_k", "inner", "is_tensor", "isclose",
+    "histogram", "hsplit", "hstack", "hypot", "i0", "identity", "imag", "image", "in_top_k", "inner", "is_tensor", "isclose",
     "isfinite", "isin", "isinf", "isnan", "isneginf", "isposinf", "isreal", "jvp", "kaiser", "kron",
     "layer_normalization", "ldexp", "leaky_relu", "left_shift", "less", "less_equal", "linspace", "log", "log10",
     "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp", "logaddexp2", "logical_and", "logical_not",

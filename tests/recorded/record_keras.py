@@ -19,7 +19,7 @@ from pathlib import Path
 
 TOPICS = ["signatures", "activations", "losses", "layers", "optimizers", "schedules", "metrics", "initializers",
           "regularizers", "configs", "fit", "texts", "errors", "mnist", "saving",
-          "normalization", "attention", "convolution"]  # fmt: skip
+          "normalization", "attention", "convolution", "spatial"]  # fmt: skip
 
 
 def main(topics: list[str]) -> None:
