@@ -80,6 +80,9 @@ def loop(
         new = [_as_carry(v, x, k, names) for k, (v, x) in enumerate(zip(found, first, strict=True))]
         outputs = [node_of(r) for r in rows]
         ends = [] if stop is None else [_as_flag(stop)]
+        for v in updates:
+            if not isinstance(v, Variable):
+                raise ArgumentError(f"the updates of a loop are of variables, got {v!r}")
         given = {v: as_update(v, value) for v, value in updates.items()}
     moved = assigned.carried()
     kept = {**moved, **given}  # variables go from step to step like carries

@@ -451,7 +451,7 @@ class RandomStream:
         )
         state.default_update = _moved_on(state.node, 1)
         self.state_updates.append((state, Tensor(state.default_update)))
-        return Tensor(state.node)
+        return Tensor(_in_steps(state.node))
 
     def updates(self) -> list[tuple[Variable, Tensor]]:
         """(state, next state) of every draw site, for `updates=`; functions do it by themselves."""
