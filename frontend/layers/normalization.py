@@ -171,13 +171,9 @@ class LayerNormalization(Normalized):
         self.add_scale_and_shift(shape, self.scale or self.rms_scaling, self.center and not self.rms_scaling)
 
     def call(self, inputs):
-        if self.rms_scaling:
-            x = Tensor(wide(inputs))
-            outputs = x * ops.rsqrt(ops.var(x, self.axis, keepdims=True) + self.epsilon)
-            shape = [d if k in checked_axes(self, self.axis, x.shape) else 1 for k, d in enumerate(x.shape)]
-            outputs = outputs * ops.reshape(self.gamma, shape)
-        else:
-            outputs = ops.layer_normalization(inputs, self.gamma, self.beta, self.axis, self.epsilon)
+        outputs = ops.layer_normalization(
+            inputs, self.gamma, self.beta, self.axis, self.epsilon, rms_scaling=self.rms_scaling
+        )
         return outputs.astype(self.compute_dtype)
 
     def get_config(self):

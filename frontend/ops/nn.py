@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gnomon import activations
@@ -35,7 +36,7 @@ from gnomon.activations import (
     threshold,
 )  # fmt: skip
 from gnomon.compiler import dtypes
-from gnomon.compiler.errors import ShapeError
+from gnomon.compiler.errors import ArgumentError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.ops.arguments import as_axes, as_axis, floating
@@ -154,12 +155,14 @@ def moments(x, axes, keepdims=False, synchronized=False):
 
 @op
 def normalize(x, axis=-1, order=2, epsilon=None):
-    """x divided by its norm of `order` along `axis`, norms below epsilon taken as epsilon."""
+    """x divided by its norm of `order` along `axis` (None: all), norms below epsilon taken as epsilon."""
     x = floating(node_of(x))
-    axis = -1 if axis is None else axis
     small = _epsilon() if epsilon is None else epsilon
     axes = as_axes(x, axis)
     if order == 2:
+        if x.dtype == "float16":  # where the square of a small epsilon is 0
+            return build.cast(_to_length_1(build.cast(x, "float32"), axes, small), "float16")
+        return _to_length_1(x, axes, small)
         squares = build.sum(build.square(x), axes, True)
         return build.multiply(x, build.rsqrt(build.maximum(squares, small * small)))
     size = build.abs(x)
@@ -170,6 +173,11 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     else:
         norm = build.power(build.sum(build.power(size, float(order)), axes, True), 1.0 / order)
     return build.divide(x, build.maximum(norm, small))
+
+
+def _to_length_1(x: Node, axes: Sequence[int], small: float) -> Node:
+    squares = build.sum(build.square(x), axes, True)
+    return build.multiply(x, build.rsqrt(build.maximum(squares, small * small)))
 
 
 @op
@@ -198,7 +206,11 @@ def layer_normalization(x, gamma=None, beta=None, axis=-1, epsilon=None, **kwarg
 
     gamma, beta: of the shape of `axis`. The variance is a population's; epsilon (default `config.epsilon()`) is inside
     the root. Ba, Kiros, Hinton 2016, "Layer normalization", equation 4.
+    With `rms_scaling=True` neither the mean is taken away nor beta added: what Keras once called so.
     """
+    rms_scaling = kwargs.pop("rms_scaling", False)
+    if kwargs:
+        raise ArgumentError(f"layer_normalization does not take {', '.join(kwargs)}")
     x = floating(node_of(x))
     axes = as_axes(x, axis)
     small = _epsilon() if epsilon is None else epsilon
@@ -210,8 +222,8 @@ def layer_normalization(x, gamma=None, beta=None, axis=-1, epsilon=None, **kwarg
         return build.reshape(build.cast(node_of(v), wide.dtype), shape)
     if gamma is not None:
         factor = build.multiply(factor, along(gamma))
-    result = build.multiply(centred, factor)
-    return build.cast(result if beta is None else build.add(result, along(beta)), x.dtype)
+    result = build.multiply(wide if rms_scaling else centred, factor)
+    return build.cast(result if beta is None or rms_scaling else build.add(result, along(beta)), x.dtype)
 
 
 @op

@@ -193,6 +193,12 @@ def test_an_open_number_of_rows_or_columns():
             np.testing.assert_allclose(program(x), y, rtol=1e-5, atol=1e-6)
 
 
+def test_rows_of_zeros_in_halves():
+    x = np.array([[0, 0], [3, 4]], "float16")
+    np.testing.assert_allclose(layers.UnitNormalization(dtype="float16")(x), [[0, 0], [0.6, 0.8]], atol=1e-3)
+    np.testing.assert_allclose(ops.normalize(x.astype("float32"), axis=None), x.astype("float32") / 5, rtol=1e-6)
+
+
 def test_synchronized_is_taken():
     layer = layers.BatchNormalization(synchronized=True)
     layer(np.ones((2, 3), "float32"), training=True)
