@@ -231,6 +231,9 @@ def test_long_sums(name: str) -> None:
     assert any(isinstance(s, Alloc) and s.buffer.name == "sums" for s in compiled.statements())
     for batch in (1, 5):
         compiled.check(b=batch, k=42 * batch)
+    far = {"n": 1024, "m": 33, "j": symbol("j"), "k": 36}  # a page from one term to the next
+    for batch in (1, 17):
+        Compiled(contraction("jkn,jkm->nm", far), TARGETS[name]).check(j=batch, k=36 * batch)
     one = {"j": symbol("j"), "k": 600, "n": 33, "m": 20}
     Compiled(contraction("jkn,kjm->nm", one), TARGETS[name]).check(j=2, k=1200)
     few = Compiled(contraction("nk,km->nm", {"n": n, "m": 40, "k": 4500}), TARGETS[name])
