@@ -48,7 +48,7 @@ CHANNELS = 16
 """Channels and filters below which the transforms cost more than they save."""
 MOVED = 22 * 4
 """About how many multiplications the transforms are worth, for each channel and filter of each output."""
-FILTER = {True: 1100, False: 1700}
+FILTER = {True: 1100, False: 5500}
 """The same for each channel and filter, to read them transformed (True) or to transform them too."""
 GAIN = 0.85
 """The share of the plain schedule's cost that it must be below."""
