@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "activations callbacks compiler config constraints datasets initializers layers losses metrics models ops "
-    "optimizers random regularizers runtime saving utils"
+    "optimizers preprocessing random regularizers runtime saving utils"
 ).split()
 
 _NAMES = {

@@ -177,7 +177,10 @@ def as_numbers(x: Any) -> np.ndarray:
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         kind = {"c": "complex numbers", "U": "text", "S": "text", "O": "Python objects"}.get(array.dtype.kind, "others")
-        raise DTypeError(f"layers take real numbers, got an array of {kind} (dtype {array.dtype}, shape {array.shape})")
+        hint = ". TextVectorization, StringLookup and Hashing make numbers of text" if kind == "text" else ""
+        raise DTypeError(
+            f"layers take real numbers, got an array of {kind} (dtype {array.dtype}, shape {array.shape}){hint}"
+        )
     return array
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gnomon import config
 from gnomon.compiler import dtypes
-from gnomon.compiler.errors import ArgumentError, ShapeError
+from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
 from gnomon.layers.calls import Call
 from gnomon.layers.layer import Layer
 from gnomon.tensor import Tensor, as_dims, new_input
@@ -45,6 +45,12 @@ class InputLayer(Layer):
         if batch_shape is None:
             batch_shape = (batch_size, *_as_shape(shape, "shape"))
         self.batch_shape = _as_shape(batch_shape, "batch_shape")
+        if dtype in ("string", str, bytes):
+            raise DTypeError(
+                f"Input(dtype={dtype!r}): text is no input of a compiled program. Apply TextVectorization, "
+                "StringLookup "
+                "or Hashing to the data first, and begin the model with an Input of what they give, dtype='int64'"
+            )
         self._dtype = dtypes.canonical(dtype or config.floatx())
         self.optional = optional
         if input_tensor is None:

@@ -185,6 +185,12 @@ class Tracked:
 
         read_own_variables(self, store)
 
+    def save_assets(self, dir_path: Any) -> None:
+        """Write what a `.keras` file keeps of this layer besides arrays into a folder. May be overridden."""
+
+    def load_assets(self, dir_path: Any) -> None:
+        """Read back what `save_assets` wrote."""
+
     def count_params(self) -> int:
         """How many numbers the weights hold. Raises NotBuiltError before the layer is built."""
         if not self.built:

@@ -1,4 +1,4 @@
-"""Whole models in Keras 3's `.keras` files: a zip of `metadata.json`, `config.json` and `model.weights.h5`."""
+"""Whole models in Keras 3's `.keras` files: a zip of `metadata.json`, `config.json`, `model.weights.h5`, `assets/`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import gnomon
 from gnomon.compiler.errors import ArgumentError, FileError, GnomonError
 from gnomon.registry import deserialize_object, serialize_object, sharing_objects
+from gnomon.saving.assets import assets_of, give_assets
 from gnomon.saving.files import to_read, to_write, warn, written_aside
 from gnomon.saving.weights import read_h5, write_h5
 
@@ -49,11 +50,14 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     metadata = {"keras_version": KERAS_VERSION, "date_saved": now, "gnomon_version": gnomon.__version__}
     weights = BytesIO()
     write_h5(weights, model)
+    assets = assets_of(model)
     with written_aside(path) as aside:
         with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(METADATA, json.dumps(metadata))
             archive.writestr(CONFIG, config)
             archive.writestr(WEIGHTS, weights.getbuffer())
+            for name, content in assets.items():
+                archive.writestr(name, content)
 
 
 def load_model(
@@ -86,6 +90,7 @@ def load_model(
         except GnomonError as error:
             raise type(error)(f"cannot make the model of {str(path)!r}: {error}") from error
         read_h5(BytesIO(archive.weights()), model, str(path), False, ())
+        give_assets(model, archive.file.namelist(), archive.member)
     return model
 
 

@@ -8,6 +8,7 @@ from gnomon.random_state import set_random_seed
 from gnomon.utils.numerical import normalize, to_categorical
 from gnomon.utils.progbar import Progbar
 from gnomon.utils.py_dataset import PyDataset
+from gnomon.utils.sequence import pad_sequences
 
 Sequence = PyDataset
 
@@ -30,6 +31,7 @@ __all__ = [
     "Sequence",
     "clear_session",
     "normalize",
+    "pad_sequences",
     "set_random_seed",
     "to_categorical",
     *_ELSEWHERE,

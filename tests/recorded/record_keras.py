@@ -21,12 +21,15 @@ TOPICS = ["signatures", "activations", "losses", "layers", "optimizers", "schedu
           "regularizers", "configs", "fit", "texts", "errors", "mnist", "saving",
           "normalization", "attention", "convolution", "spatial"]  # fmt: skip
 
+APART = ["preprocessing"]
+"""Topics recorded only when they are named, without others: Keras needs TensorFlow for them, as its back end."""
+
 
 def main(topics: list[str]) -> None:
     if os.environ.get("PYTHONHASHSEED") != "0":  # texts of sets depend on it
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ["KERAS_BACKEND"] = "tensorflow" if set(topics) & set(APART) else "jax"
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("COLUMNS", "80")
     sys.path.insert(0, str(Path(__file__).parent))
