@@ -172,7 +172,9 @@ def _kind(source: Model | Function) -> str:
 
 
 def _routine(traced: Traced, program: Program, changes: bool) -> aot.Routine:
-    taken = {"state", "weights", "workspace", "workspace_bytes", "threads", *program.sizes}
+    taken = {"state", "weights", "workspace", "workspace_bytes", "threads"}
+    asked = (s for s, (_, axis) in zip(program.sizes, program.bindings, strict=True) if axis >= 0)
+    taken |= {aot.identifier(s.partition(".")[0]) for s in asked}
     inputs = aot.arguments_of(program, program.inputs, traced.inputs, taken)
     outputs = aot.arguments_of(program, program.outputs, traced.outputs, taken)
     return aot.Routine(traced.name, traced.what, program, inputs, outputs, changes, traced.graph.form)

@@ -219,7 +219,8 @@ class Routine:
         self.form: Any = description["form"]
         self.function = function
         function.restype = ctypes.c_int
-        self.plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
+        self.values = [k for k, axis in self.bindings if axis < 0]  # inputs that are sizes
+        self.plans: dict[tuple[Any, ...], Plan] = {}
 
 
 class Compiled:
@@ -358,7 +359,7 @@ class Compiled:
         import numpy as np
 
         given = _arguments(routine, arrays, named)
-        key = tuple([a.shape for a in given])
+        key = tuple([a.shape for a in given] + [int(given[k]) for k in routine.values])
         plan = routine.plans.get(key)
         if plan is None:
             plan = self._plan(routine, given)
@@ -379,7 +380,8 @@ class Compiled:
         sizes = _sizes(routine, given)
         shapes = [tuple(_value(d, sizes) for d in a.dims) for a in routine.outputs]
         needed = self._workspace_bytes(*(ctypes.c_size_t(sizes.get(s, 1)) for s in self._sizes))
-        return [ctypes.c_size_t(sizes[s]) for s in routine.sizes], shapes, needed
+        asked = [s for s, (_, axis) in zip(routine.sizes, routine.bindings, strict=True) if axis >= 0]
+        return [ctypes.c_size_t(sizes[s]) for s in asked], shapes, needed
 
     def _check(self, code: int) -> None:
         if code:
@@ -437,7 +439,10 @@ def _accepted(value: Any, wanted: Array) -> np.ndarray:
 
 def _sizes(routine: Routine, given: Sequence[np.ndarray]) -> dict[str, int]:
     """The values of the open sizes. Raises DataError if a shape does not fit."""
-    sizes = {name: given[k].shape[axis] for name, (k, axis) in zip(routine.sizes, routine.bindings, strict=True)}
+    sizes = {
+        name: given[k].shape[axis] if axis >= 0 else int(given[k])
+        for name, (k, axis) in zip(routine.sizes, routine.bindings, strict=True)
+    }
     for wanted, array in zip(routine.inputs, given, strict=True):
         for axis, (dim, found) in enumerate(zip(wanted.dims, array.shape, strict=True)):
             value = _value(dim, sizes)

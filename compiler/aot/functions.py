@@ -211,15 +211,15 @@ class Functions:
         self.exported.append(full)
         return _Function(f"define {result} @{full}({', '.join(parameters)})", self.word)
 
-    def _sizes(self, f: _Function, names: Sequence[str], own: Sequence[str]) -> None:
+    def _sizes(self, f: _Function, names: Sequence[str]) -> None:
         """Bind the names of sizes to the function's parameters."""
-        for name in own:
-            wide = f"%size{names.index(name)}"
+        for k, name in enumerate(names):
+            wide = f"%size{k}"
             f.symbols[name] = wide if self.word == "i64" else f.emit(f"zext {self.word} {wide} to i64")
 
     def routine(self, routine: Routine) -> None:
         library, program = self.library, routine.program
-        names = list(program.sizes)
+        names = routine.asked
         state = self._state_parameters()
         arrays = [f"ptr %in{k}" for k in range(len(routine.inputs))]
         arrays += [f"ptr %out{k}" for k in range(len(routine.outputs))]
@@ -237,8 +237,13 @@ class Functions:
             self._check_head(f, "%state", STATE)
         if not library.embed:
             self._check_head(f, "%weights", DATA)
-        self._sizes(f, names, names)
-        f.fail_if_any([f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}") for n in names], SIZE)
+        self._sizes(f, names)
+        for name, k in routine.read.items():
+            dtype = dtypes.named(routine.inputs[k].dtype)
+            value = f.emit(f"load {dtype.llvm}, ptr %in{k}, align {dtype.bytes}")
+            f.symbols[name] = value if dtype.bits == 64 else f.emit(f"sext {dtype.llvm} {value} to i64")
+        large = [f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}") for n in program.sizes]
+        f.fail_if_any(large, SIZE)
         for check in _all_checks(routine):
             f.fail_if(f.emit(f"icmp ne i64 {f.size(check.left)}, {f.size(check.right)}"), self.codes[check.message])
         offsets, total = self._offsets(f, routine)
@@ -433,7 +438,7 @@ class Functions:
         library = self.library
         names = list(library.sizes)
         f = self.define("workspace_bytes", self.word, [f"{self.word} %size{k}" for k in range(len(names))])
-        self._sizes(f, names, names)
+        self._sizes(f, names)
         for n in names:  # for sizes that no function takes there is nothing to say
             f.fail_if(f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}"), 0, self.word)
         most = "0"

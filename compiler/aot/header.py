@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gnomon.compiler.aot.functions import error_texts
 from gnomon.compiler.aot.library import HEAD, LARGEST, Argument, Library, Routine
-from gnomon.compiler.sizes import Dim
+from gnomon.compiler.sizes import Dim, symbols
 
 CODES = ("OK", "POINTER", "SIZE", "WORKSPACE", "STATE", "DATA")
 
@@ -59,10 +59,10 @@ def _comment(*paragraphs: str) -> str:
 def _constants(library: Library) -> str:
     upper = library.prefix.upper()
     lines = []
-    for size in library.sizes:
+    for size, name in library.size_names.items():
         most = library.most(size)
         if most != LARGEST:
-            lines.append(f"#define {upper}_MAX_{size.upper()} {most} /* the largest `{size}` */")
+            lines.append(f"#define {upper}_MAX_{name.upper()} {most} /* the largest `{name}` */")
     greatest = library.greatest_workspace
     if greatest is not None:
         lines.append(f"#define {upper}_WORKSPACE_BYTES {greatest} /* a workspace that always suffices */")
@@ -99,7 +99,7 @@ def _threads(library: Library) -> str:
 
 
 def _workspace(library: Library) -> str:
-    sizes = ", ".join(f"size_t {s}" for s in library.sizes) or "void"
+    sizes = ", ".join(f"size_t {s}" for s in library.size_names.values()) or "void"
     text = _comment(
         "Bytes of memory that a call needs while it runs; they may begin at any address."
         + (" 0 for a size that is too large." if library.sizes else "")
@@ -147,10 +147,10 @@ def _routine(library: Library, routine: Routine) -> str:
     lines = [routine.what, ""]
     width = max((len(a.name) for a in (*routine.inputs, *routine.outputs)), default=0)
     for a in routine.inputs:
-        lines.append(f"  {a.name:{width}}  {_described(a)}")
+        lines.append(f"  {a.name:{width}}  {_described(library, a)}")
     for a in routine.outputs:
         null = "" if a.shape else ", or NULL"
-        lines.append(f"  {a.name:{width}}  {_described(a)}, filled{null}")
+        lines.append(f"  {a.name:{width}}  {_described(library, a)}, filled{null}")
     lines.append("")
     lines.append(f"Returns {library.prefix.upper()}_OK, or another code; then nothing was done.")
     parameters = []
@@ -160,7 +160,7 @@ def _routine(library: Library, routine: Routine) -> str:
         parameters.append("void *state" if routine.changes else "const void *state")
     parameters += [f"const {a.c_type} *{a.name}" for a in routine.inputs]
     parameters += [f"{a.c_type} *{a.name}" for a in routine.outputs]
-    parameters += [f"size_t {s}" for s in routine.program.sizes]
+    parameters += [f"size_t {library.size_names[s]}" for s in routine.asked]
     parameters += ["void *workspace", "size_t workspace_bytes"]
     if library.threads:
         parameters.append(f"const {library.prefix}_threads *threads")
@@ -174,12 +174,16 @@ def _wrapped(head: str, parameters: Sequence[str]) -> str:
     return f"{head}(\n" + ",\n".join(f"    {p}" for p in parameters) + ");"
 
 
-def _described(a: Argument) -> str:
-    dims = "".join(f"[{_dim(d)}]" for d in a.shape)
+def _described(library: Library, a: Argument) -> str:
+    dims = "".join(f"[{_dim(library, d)}]" for d in a.shape)
     label = f" ({a.label})" if a.label and a.label != a.name else ""
     half = " (bits of IEEE half precision)" if a.dtype == "float16" else ""
     return f"{a.c_type}{dims}{half}{label}"
 
 
-def _dim(d: Dim) -> str:
-    return str(d)
+def _dim(library: Library, d: Dim) -> str:
+    """A size in the names of C."""
+    text = str(d)
+    for size in symbols(d):
+        text = text.replace(size, library.size_names[size])
+    return text

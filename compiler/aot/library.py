@@ -85,6 +85,18 @@ class Routine:
     changes: bool = False
     form: Any = None
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The open sizes that the caller passes."""
+        program = self.program
+        return tuple(s for s, (_, axis) in zip(program.sizes, program.bindings, strict=True) if axis >= 0)
+
+    @property
+    def read(self) -> dict[str, int]:
+        """Open sizes that are the value of an input, with its number."""
+        program = self.program
+        return {s: k for s, (k, axis) in zip(program.sizes, program.bindings, strict=True) if axis < 0}
+
     @cached_property
     def layout(self) -> Layout:
         return arrange(blocks_of(self.program), dict.fromkeys(self.program.sizes, TYPICAL))
@@ -138,6 +150,14 @@ class Library:
     def sizes(self) -> tuple[str, ...]:
         """The open sizes of all routines."""
         return tuple(dict.fromkeys(s for r in self.routines for s in r.program.sizes))
+
+    @cached_property
+    def size_names(self) -> dict[str, str]:
+        """What each open size is called in C. That which is the value of an input has the input's name."""
+        found: dict[str, str] = {}
+        for s in self.sizes:
+            found[s] = identifier(s.partition(".")[0], found.values())
+        return found
 
     @property
     def align(self) -> int:

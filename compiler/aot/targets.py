@@ -119,9 +119,10 @@ def find(name: str, cpu: str = "") -> Target:
     Raises ArgumentError, with near names, if there is none.
     """
     if name in NAMED:
-        triple, plain = NAMED[name]
+        name, plain = NAMED[name]
     else:
-        triple, plain = _triple(name), ""
+        plain = ""
+    triple = _triple(name)
     machine, cpu = _machine(triple, cpu or plain)
     return Target(
         "cpu", triple, cpu, machine.features, machine.vector_bytes, machine.registers, machine.fma, machine.l1,
@@ -145,7 +146,7 @@ def has_doubles(target: Target) -> bool:
 
 
 def _triple(name: str) -> str:
-    """A triple as it came, if its parts are known."""
+    """A triple with all its parts, if they are known."""
     architecture, *rest = name.split("-")
     known = {"x86_64", "aarch64", "arm64", "riscv64", "wasm32", *(t.split("-")[0] for t in MICROCONTROLLERS.values())}
     if not rest or architecture not in known:
@@ -157,7 +158,15 @@ def _triple(name: str) -> str:
         raise ArgumentError(f"there is no target {name!r}.{hint}")
     if not any(re.match(system, part) for system in SYSTEMS for part in rest):
         raise ArgumentError(f"the target {name!r} names no system that is known: {', '.join(SYSTEMS)}")
-    return name
+    # LLVM takes a triple as it stands: what is left out would shift the parts behind it, and the float registers of a
+    # microcontroller are told by the last one
+    if rest[0] == "none" and len(rest) == 2:
+        rest = ["none", "unknown", rest[1]]
+    elif re.match("linux|windows|wasi|freebsd", rest[0]):
+        rest = ["pc" if rest[0].startswith("windows") else "unknown", *rest]
+    elif re.match("macos|darwin|ios", rest[0]):
+        rest = ["apple", *rest]
+    return "-".join([architecture, *rest])
 
 
 def _machine(triple: str, cpu: str) -> tuple[Machine, str]:

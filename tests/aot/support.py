@@ -35,7 +35,7 @@ def driver(library: aot.Library, routine: aot.Routine) -> str:
     other, outputs go to standard output; the exit code is what the routine returned. Memory is exactly as large as it
     must be, and what lies behind the workspace is checked.
     """
-    p, sizes = library.prefix, routine.program.sizes
+    p, sizes = library.prefix, [library.size_names[s] for s in library.sizes]
     arrays = [*routine.inputs, *routine.outputs]
     own = [f"size_t {s} = (size_t)strtoull(argv[{k + 1}], NULL, 10);" for k, s in enumerate(sizes)]
     allocate = [
@@ -47,9 +47,12 @@ def driver(library: aot.Library, routine: aot.Routine) -> str:
         f"fwrite({a.name}, 1, (size_t)strtoull(argv[{1 + len(sizes) + len(routine.inputs) + k}], NULL, 10), stdout);"
         for k, a in enumerate(routine.outputs)
     ]
-    known = ", ".join(library.sizes)
+    known, asked = ", ".join(sizes), [library.size_names[s] for s in routine.asked]
+    own = [line.replace("size_t ", "size_t size_of_", 1) if name not in asked else line
+           for name, line in zip(sizes, own, strict=True)]  # fmt: skip
+    known = ", ".join(s if s in asked else f"size_of_{s}" for s in sizes)
     threads = ", NULL" if library.threads else ""
-    call = ", ".join([*(a.name for a in arrays), *sizes])
+    call = ", ".join([*(a.name for a in arrays), *asked])
     lines = [
         f'#include "{p}.h"', "#include <stdio.h>", "#include <stdlib.h>", "#include <string.h>",
         "int main(int argc, char **argv) {", "    size_t length;", "    (void)argc;",
@@ -90,7 +93,7 @@ class Built:
         shapes = [tuple(max(0, evaluate(d, sizes)) for d in a.shape) for a in self.routine.outputs]
         kinds = [dtypes.named(a.dtype).numpy for a in self.routine.outputs]
         lengths = [int(np.prod(s)) * k.itemsize for s, k in zip(shapes, kinds, strict=True)]
-        arguments = [sizes[s] for s in self.routine.program.sizes]
+        arguments = [sizes[s] for s in self.library.sizes]
         arguments += [*(a.nbytes for a in arrays), *lengths]
         given = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
         done = subprocess.run([str(self.program), *map(str, arguments)], input=given, capture_output=True)

@@ -187,3 +187,22 @@ def test_the_same_model_gives_the_same_bytes(model):
         made.append((aot.compile_object(texts, exported, library.target), aot.header(library)))
     assert made[0] == made[1]
     assert b"/work" not in made[0][0]
+
+
+@needs_cc
+def test_a_size_that_is_the_value_of_an_input(tmp_path):
+    x, k = gnomon.fvector("x"), gnomon.iscalar("k")
+    powers, _ = gnomon.scan(lambda before, x: before * x, outputs_info=ops.ones_like(x), non_sequences=x, n_steps=k)
+    f = gnomon.function([x, k], powers[-1], name="power")
+    library = ahead.build(f, "power")
+    run = Built(tmp_path, library)
+    given = np.array([1, 2, -3], "float32")
+    for steps in (1, 4):
+        sizes = {s: 3 if s == "x_0" else steps for s in library.sizes}
+        (found,) = run([given, np.array(steps, "int32")], sizes)
+        np.testing.assert_array_equal(found, given**steps)
+    code, text, _ = run.attempt([given, np.array(-1, "int32")], sizes)
+    assert (code, text) == (2, "a size is larger than this library allows")
+    header = (tmp_path / "power.h").read_text()
+    assert "int power_run(const float *x, const int32_t *k, float *result, size_t x_0, void *workspace" in header
+    assert "size_t power_workspace_bytes(size_t k, size_t x_0);" in header
