@@ -8,6 +8,7 @@ from gnomon.compiler.graph import Node
 from gnomon.compiler.ops.control import without_unused_results
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.passes.loops import join_families, loops, read_in_place, undelayed
+from gnomon.compiler.passes.parts import parts
 from gnomon.compiler.passes.split import split
 from gnomon.compiler.passes.stabilize import stabilize
 from gnomon.compiler.passes.windows import windows
@@ -15,6 +16,7 @@ from gnomon.compiler.passes.windows import windows
 PASSES: tuple[tuple[str, Callable[[Sequence[Node]], list[Node]]], ...] = (
     ("take out of loops", loops),
     ("simplify", algebra),
+    ("join parts", parts),
     ("windows", windows),
     ("stabilize", stabilize),
     ("multiply delayed", undelayed),
@@ -37,7 +39,7 @@ def simplify(roots: Sequence[Node], observe: Callable[[str, list[Node]], None] |
 def simplify_body(roots: Sequence[Node]) -> list[Node]:
     """The passes for what is inside a loop, before it is decided what of it leaves the loop."""
     roots = without_unused_results(join_families(roots))
-    for run in (loops, algebra, windows, stabilize, algebra):
+    for run in (loops, algebra, parts, windows, stabilize, algebra):
         roots = run(roots)
     return roots
 
