@@ -9,6 +9,8 @@ from gnomon.compiler.errors import ArgumentError, StateError
 from gnomon.layers.layer import Layer
 from gnomon.registry import deserialize_object, serialize_object
 
+NEEDED = ("go_backwards", "stateful", "return_sequences", "return_state")
+"""Attributes that make a layer recurrent."""
 MODES = ("sum", "mul", "ave", "concat", None)
 
 
@@ -41,6 +43,10 @@ class Bidirectional(Layer):
                 raise ArgumentError(f"`{name}` of Bidirectional is a recurrent layer, got {value!r}")
         if merge_mode not in MODES:
             raise ArgumentError(f"Invalid merge mode. Received: {merge_mode}. Merge mode should be one of {MODES}")
+        for each in (layer, backward_layer) if backward_layer is not None else (layer,):
+            missing = next((name for name in NEEDED if not hasattr(each, name)), None)
+            if missing is not None:
+                raise ArgumentError(f"Bidirectional takes recurrent layers; {each!r} has no attribute {missing!r}")
         super().__init__(**kwargs)
         self.forward_layer = _made_again(layer, "forward_")
         if backward_layer is None:
@@ -60,19 +66,12 @@ class Bidirectional(Layer):
 
     def _check_layers(self) -> None:
         forward, backward = self.forward_layer, self.backward_layer
-        needed = ("go_backwards", "stateful", "return_sequences", "return_state")
-        for each in (forward, backward):
-            missing = [name for name in needed if not hasattr(each, name)]
-            if missing:
-                raise ArgumentError(
-                    f"Bidirectional takes recurrent layers; {each!r} has no attribute {missing[0]!r}"
-                )
         if forward.go_backwards == backward.go_backwards:
             raise ArgumentError(
                 "Forward layer and backward layer should have different `go_backwards` value, got "
                 f"{forward.go_backwards} for both"
             )
-        for name in needed[1:]:
+        for name in NEEDED[1:]:
             a, b = getattr(forward, name), getattr(backward, name)
             if a != b:
                 raise ArgumentError(

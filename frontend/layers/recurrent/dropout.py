@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from gnomon import ops, random
+from gnomon import random
 from gnomon.compiler.errors import ArgumentError
+from gnomon.compiler.ops import build
 from gnomon.tensor import Tensor
 
 
@@ -51,9 +52,8 @@ class DropoutCell:
     def _masks(self, shape: Sequence[Any], rate: float) -> list[Tensor]:
         if not 0 < rate < 1:
             return []
-        ones = ops.ones(tuple(shape), dtype=self.compute_dtype)
-        drawn = [random.dropout(ones, rate, seed=self.seed_generator) for _ in range(self.masks_for_gates)]
-        return [Tensor(ops.convert_to_tensor(m).node) for m in drawn]
+        ones = Tensor(build.full(tuple(shape), 1, self.compute_dtype))
+        return [random.dropout(ones, rate, seed=self.seed_generator) for _ in range(self.masks_for_gates)]
 
     def dropout_masks(self, inputs: Tensor, state: Tensor, training: Any) -> tuple[list[Tensor], list[Tensor]]:
         """Factors of the inputs and of the state: none, one, or one for each gate."""

@@ -216,7 +216,8 @@ class RNN(Layer):
             steps.remember(found.type, sequences.node.shape[0])
             carry, outputs = ops.scan(steps, steps.begin(), xs, reverse=self.go_backwards, unroll=self.unroll or 1)
         if self.return_sequences:
-            output = _steps_first(ops.flip(outputs, 0) if self.go_backwards else outputs)
+            output = _steps_first(outputs)
+            output = ops.flip(output, 1) if self.go_backwards else output
         else:
             output = steps.output_of(carry)
             if mask is not None and self.zero_output_for_mask:
