@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import gnomon
-from gnomon.compiler import aot
+from gnomon.compiler import aot, dtypes
 from gnomon.compiler.aot import targets
 from gnomon.compiler.compile import Request
 from gnomon.compiler.compile import compile as compile_graph
-from gnomon.compiler.errors import ArgumentError, nearest
+from gnomon.compiler.errors import ArgumentError, DataError, nearest
 from gnomon.compiler.graph import Node, TensorType
 from gnomon.compiler.ops.leaves import fresh_input, key_of
 from gnomon.compiler.program import Program
@@ -30,6 +32,7 @@ from gnomon.linking import shared_library
 from gnomon.models import Model
 from gnomon.models import data as adapters
 from gnomon.models.steps import _build_optimizer, _flat_logs, _for_inputs, symbolic_data
+from gnomon.quantize import Report, quantize
 from gnomon.runtime import compiled
 from gnomon.runtime.device import device
 from gnomon.saving.files import to_write, written_aside
@@ -51,8 +54,45 @@ class Traced:
     outputs: list[str]
 
 
+@dataclass
+class Quantized:
+    """A model or function whose weights have 8 bits, and what that costs: `build` takes it in place of a model."""
+
+    name: str
+    traced: list[Traced]
+    report: Report
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files with their sizes, and the bytes of a library's code, constants but no weights included."""
+
+    files: dict[str, int]
+    code: int
+
+
+def quantized(
+    source: Model | Function, arrays: Sequence[Any], labels: Any = None, target: Target | None = None
+) -> Quantized:
+    """The model or function with weights of 8 bits, calibrated on arrays for its inputs.
+
+    labels   classes, if the report is to say what becomes of the accuracy
+    target   what it is for: without an operating system, weights are read as they are stored
+    Raises DataError for data that do not fit, or if there is nothing to quantize.
+    """
+    traced = _traced(source, False)
+    graph = traced[0].graph
+    if len(arrays) != len(graph.inputs):
+        raise DataError(f"{source.name!r} takes {len(graph.inputs)} arrays, but {len(arrays)} were given")
+    given = [np.ascontiguousarray(a, dtypes.named(leaf.dtype).numpy)
+             for a, leaf in zip(arrays, graph.inputs, strict=True)]  # fmt: skip
+    in_place = target is not None and targets.is_bare(target)
+    small, report = quantize(graph, given, None if labels is None else np.asarray(labels), in_place)
+    return Quantized(source.name, [replace(traced[0], graph=small)], report)
+
+
 def build(
-    source: Model | Function,
+    source: Model | Function | Quantized,
     prefix: str,
     target: Target | None = None,
     batch: int | None = None,
@@ -118,11 +158,11 @@ def target_for(name: str | None = None, cpu: str | None = None) -> Target:
 
 def can_build(source: Any) -> bool:
     """Whether `source` is something that `build` takes."""
-    return isinstance(source, (Model, Function))
+    return isinstance(source, (Model, Function, Quantized))
 
 
-def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str, int]:
-    """Write a library, its header, and its weights if they are a file. Returns the files with their sizes.
+def write(library: aot.Library, base: Path, kind: str, ending: str) -> Written:
+    """Write a library, its header, and its weights if they are a file.
 
     base     where, without an ending
     kind     'obj', 'static' or 'shared'; 'gnx' for one file that `gnomon.runtime.load` reads, made of a library that
@@ -132,6 +172,7 @@ def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str,
     """
     texts, exported = aot.modules(library)
     content = aot.compile_object(texts, exported, library.target)
+    code = sum(aot.symbols.read(content).sections.values()) - (len(library.weights) if library.embed else 0)
     if kind == "static":
         content = aot.archive(f"{base.name}.o", content, exported, "apple" in library.target.triple)
     elif kind in ("shared", "gnx"):
@@ -139,11 +180,11 @@ def write(library: aot.Library, base: Path, kind: str, ending: str) -> dict[str,
         content = shared_library(content, exported, library.target, name)
     if kind == "gnx":
         description = {**aot.describe(library), "platform": _platform(library.target)}
-        return write_all({f"{base}{ending}": compiled.pack(description, content, library.weights_file)})
+        return Written(write_all({f"{base}{ending}": compiled.pack(description, content, library.weights_file)}), code)
     files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
     if not library.embed:
         files[f"{base}.weights"] = library.weights_file
-    return write_all(files)
+    return Written(write_all(files), code)
 
 
 def _platform(target: Target) -> dict[str, Any]:
@@ -167,7 +208,9 @@ def write_all(files: Mapping[str, bytes]) -> dict[str, int]:
     return {file: len(content) for file, content in files.items()}
 
 
-def _kind(source: Model | Function) -> str:
+def _kind(source: Model | Function | Quantized) -> str:
+    if isinstance(source, Quantized):
+        return "int8 weights of"
     return "model" if isinstance(source, Model) else "function"
 
 
@@ -202,7 +245,11 @@ def _stored(
 # ---- what to compile
 
 
-def _traced(source: Model | Function, train: bool) -> list[Traced]:
+def _traced(source: Model | Function | Quantized, train: bool) -> list[Traced]:
+    if isinstance(source, Quantized):
+        if train:
+            raise ArgumentError(f"{source.name!r} has weights of 8 bits, which cannot be trained")
+        return source.traced
     if isinstance(source, Function):
         if train:
             raise ArgumentError(f"{source.name!r} is a function: only a model can be trained")
@@ -323,4 +370,6 @@ def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
     return Request(graph.name, inputs, outputs, updates)
 
 
-__all__ = ["build", "can_build", "output_names", "target_for", "write", "write_all"]
+__all__ = [
+    "Quantized", "Written", "build", "can_build", "output_names", "quantized", "target_for", "write", "write_all",
+]  # fmt: skip

@@ -171,15 +171,15 @@ def _open_library(name: str, content: memoryview) -> ctypes.CDLL:
         except OSError:
             pass  # a policy against code from memory, or no /proc: a file may do
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-    with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
-        file.write(content)
+    with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as aside:
+        aside.write(content)
     try:
-        return ctypes.CDLL(file.name)
+        return ctypes.CDLL(aside.name)
     except OSError as error:
         raise FileError(f"the system does not load the library in {name!r}: {error}") from error
     finally:
         if os.name == "posix":
-            os.unlink(file.name)
+            os.unlink(aside.name)
 
 
 # ---- what was loaded
@@ -285,18 +285,18 @@ class Compiled:
         routine = self._routines["run"]
         return _formed(routine.form, self._run(routine, arrays, named))
 
-    def step(self, *arrays: Any, **named: Any) -> dict[str, float]:
+    def step(self, *arrays: Any, **named: Any) -> dict[str, Any]:
         """One step of training on a batch: inputs, then labels. Returns its loss and metrics.
 
         Raises StateError if the model was compiled without `--train`.
         """
         return self._logs("step", arrays, named)
 
-    def evaluate(self, *arrays: Any, **named: Any) -> dict[str, float]:
+    def evaluate(self, *arrays: Any, **named: Any) -> dict[str, Any]:
         """The loss and metrics of a batch: inputs, then labels."""
         return self._logs("evaluate", arrays, named)
 
-    def _logs(self, name: str, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, float]:
+    def _logs(self, name: str, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         if name not in self._routines:
             raise StateError(f"{self.file!r} was compiled without --train: it has no {name!r}")
         routine = self._routines[name]

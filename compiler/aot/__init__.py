@@ -4,6 +4,7 @@ A `Library` is made of `Routine`s (programs with the names of their arrays) and 
 LLVM text, `objects.compile_object` makes that an object file for any target, `header` describes it to C.
 """
 
+from gnomon.compiler.aot import symbols
 from gnomon.compiler.aot.archive import archive
 from gnomon.compiler.aot.describe import describe
 from gnomon.compiler.aot.functions import error_texts, modules
@@ -22,5 +23,5 @@ from gnomon.compiler.aot.objects import compile_object
 
 __all__ = [
     "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "check_prefix", "check_steps",
-    "compile_object", "describe", "error_texts", "header", "identifier", "modules",
+    "compile_object", "describe", "error_texts", "header", "identifier", "modules", "symbols",
 ]  # fmt: skip

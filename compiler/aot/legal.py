@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from gnomon.compiler.errors import CompileError
 
@@ -38,7 +39,7 @@ def legalized(texts: Sequence[str], called: Iterable[str]) -> list[str]:
         found = [_each(text, _ROUND, _rounded, made) for text in found]
     for name, kind in (("fmaf", "f32"), ("fma", "f64")):
         if name in called:
-            found = [_FMA.sub(lambda m, kind=kind: _unfused(m, kind), text) for text in found]
+            found = [_FMA.sub(partial(_unfused, kind), text) for text in found]
     if made:
         found.append("\n".join(made.values()) + "\nattributes #0 = { nounwind alwaysinline }\n")
     elif found == list(texts) and called & {"fmaf", "fma"}:
@@ -59,7 +60,7 @@ def _each(text: str, pattern: re.Pattern, change: Callable[[re.Match, dict[str, 
     return changed[:at] + "\n".join(declarations) + "\n" + changed[at:]
 
 
-def _unfused(m: re.Match, kind: str) -> str:
+def _unfused(kind: str, m: re.Match) -> str:
     return m[0].replace("llvm.fma.", "llvm.fmuladd.") if m[2] == kind else m[0]
 
 

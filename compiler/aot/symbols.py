@@ -128,12 +128,10 @@ def _wasm(content: bytes) -> Contents:
                 if kind == 0:
                     reader.number()
                     imported.append((name, kind))
-                elif kind == 1:
-                    reader.byte(), reader.limits()
-                elif kind == 2:
-                    reader.limits()
-                else:
-                    reader.byte(), reader.byte()
+                else:  # a table, memory, global or tag
+                    reader.at += {1: 1, 2: 0}.get(kind, 2)
+                    if kind in (1, 2):
+                        reader.limits()
         elif number in (10, 11):
             found.sections["code" if number == 10 else "data"] = len(body)
         elif number == 7:

@@ -90,9 +90,16 @@ def cli() -> None:
 @click.option(
     "-o", "--output", metavar="FILE", help="Write here instead of printing; an old file stays until it is done."
 )
+@click.option("--html", metavar="FILE", help="Write one page that shows all stages, for a browser; no network needed.")
 @click.option("--list", "list_stages", is_flag=True, help="List the stages there are.")
 def dump(
-    target: str, stage: str | None, kind: str, diff: tuple[str, str] | None, output: str | None, list_stages: bool
+    target: str,
+    stage: str | None,
+    kind: str,
+    diff: tuple[str, str] | None,
+    output: str | None,
+    html: str | None,
+    list_stages: bool,
 ) -> None:
     """Print a stage of a function or model, each node with its layer and source line.
 
@@ -106,6 +113,7 @@ def dump(
     gnomon dump train.py:model --stage differentiated --format dot -o step.dot
     gnomon dump train.py:step --diff graph simplified
     gnomon dump train.py:step --stage assembly | less
+    gnomon dump train.py:model --html model.html
     """
     from gnomon import inspecting
 
@@ -114,6 +122,13 @@ def dump(
     stages = inspecting.MODEL_STAGES if is_model else inspecting.STAGES
     if not is_model and not _is_function(found):
         raise click.ClickException(f"{target} is {_described(found)}; dump takes a model or a compiled function")
+    if html is not None:
+        if stage is not None or diff is not None or output is not None or list_stages:
+            raise click.UsageError("--html shows all stages in a file of its own: it goes without other options")
+        from gnomon.page import page
+
+        write_aside(html, page(found))
+        return
     if list_stages:
         text = "\n".join(stages)
     elif diff is not None:

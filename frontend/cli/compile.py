@@ -44,6 +44,8 @@ def _batch(context: click.Context, parameter: click.Parameter, value: str) -> in
 @click.option("--weights", type=click.Choice(["embed", "file"]), default="embed", show_default=True,
               help="Inside the library, or in OUT.weights, which the caller loads.")
 @click.option("--train", is_flag=True, help="Also what trains and evaluates it; the model must be compiled.")
+@click.option("--quantize", type=click.Choice(["int8"]), help="Store weights in 8 bits, with a scale for each channel.")
+@click.option("--calibrate", metavar="FILE", help="Data for --quantize: inputs in a .npy or .npz file; y are labels.")
 @click.option("--threads", is_flag=True, help="Functions can share work among threads of the caller's own.")
 @JSON
 def compile_command(
@@ -58,6 +60,8 @@ def compile_command(
     sizes: dict[str, int],
     weights: str,
     train: bool,
+    quantize: str | None,
+    calibrate: str | None,
     threads: bool,
     machine: bool,
 ) -> None:
@@ -91,27 +95,53 @@ def compile_command(
     source = find(target)
     if not ahead.can_build(source):
         raise click.ClickException(f"{target} is of type {type(source).__name__}; compile takes a model or a function")
+    goal = ahead.target_for(to, cpu)
+    if (quantize is None) != (calibrate is None):
+        raise click.UsageError("--quantize and --calibrate FILE go together: scales are chosen by the data in it")
+    small = None
+    if calibrate is not None:
+        source = small = quantized(source, target, calibrate, goal)
     library = ahead.build(
-        source, prefix, ahead.target_for(to, cpu), batch, max_batch, sizes, weights == "embed" and kind != "gnx",
+        source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
         threads, train,
     )
     system = next((found for part, found in ENDING.items() if part in library.target.triple), {})
     ending = path.suffix if path.suffix in ENDINGS else system.get(kind, FORMATS[kind])
     written = ahead.write(library, base, kind, ending)
-    report(library, written, machine)
+    report(library, written, small and small.report, machine)
 
 
-def report(library: Any, written: dict[str, int], machine: bool) -> None:
-    """Print what was written."""
+def quantized(source: Any, target: str, file: str, goal: Any) -> Any:
+    """The model with int8 weights, calibrated on a file of arrays."""
+    from gnomon import ahead
+    from gnomon.cli.subject import read_arrays, read_inputs, subject_of
+
+    labels = read_arrays(file).get("y") if file.endswith(".npz") else None
+    found = subject_of(source, target)
+    return ahead.quantized(source, read_inputs(found, [file], ignored=("y",)), labels, goal)
+
+
+def report(library: Any, written: Any, small: Any, machine: bool) -> None:
+    """Print what was written, how much memory it takes, and what quantizing cost."""
+    weights, workspace = len(library.weights), library.greatest_workspace
+    state = library.state_bytes if library.stateful else 0
     if machine:
-        workspace = library.greatest_workspace
-        click.echo(as_json({"files": written, "weights": len(library.weights), "workspace": workspace}))
+        told = {"files": written.files, "code": written.code, "weights": weights, "workspace": workspace}
+        told["state"] = state
+        if small is not None:
+            told["quantized"] = {"measure": small.measure, "before": small.before, "after": small.after}
+        click.echo(as_json(told))
         return
-    rows = [(file, as_bytes(size)) for file, size in written.items()]
-    rows.append(("weights", as_bytes(len(library.weights))))
-    if library.greatest_workspace is not None:
-        rows.append(("workspace", as_bytes(library.greatest_workspace)))
-    click.echo(as_table(rows, right=(1,)))
+    rows = [(file, as_bytes(size)) for file, size in written.files.items()]
+    rows += [("code", as_bytes(written.code)), ("weights", as_bytes(weights))]
+    rows += [("state", as_bytes(state))] if state else []
+    if workspace is not None:
+        rows.append(("workspace", as_bytes(workspace)))
+        rows.append(("flash", as_bytes(written.code + (weights if library.embed else 0))))
+        rows.append(("RAM", f"{as_bytes(workspace + state)} besides inputs, outputs and the stack"))
+    click.echo(as_table(rows))
+    if small is not None:
+        click.echo(str(small))
 
 
 __all__ = ["compile_command"]

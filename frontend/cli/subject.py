@@ -122,12 +122,17 @@ def subject(target: str) -> Subject:
         loaded = load(target)
         return _Compiled(Path(target).name, loaded, [Wanted(a.name, a.dtype, a.shape) for a in loaded.inputs])
     from gnomon.cli.finding import find
+
+    return subject_of(find(target), target)
+
+
+def subject_of(found: Any, target: str) -> Subject:
+    """A model or function, ready to run; `target` is what it is called in errors."""
     from gnomon.compiler import dtypes
     from gnomon.functions import Function
     from gnomon.models import Model
     from gnomon.utils import tree
 
-    found = find(target)
     if isinstance(found, Function):
         leaves = [(leaf.type, name) for leaf, name in zip(found.graph.inputs, found.input_names, strict=True)]
         wanted = [
@@ -152,8 +157,10 @@ def subject(target: str) -> Subject:
 # ---- arrays in files
 
 
-def read_inputs(subject: Subject, files: Sequence[str]) -> list[np.ndarray]:
+def read_inputs(subject: Subject, files: Sequence[str], ignored: Sequence[str] = ()) -> list[np.ndarray]:
     """The inputs of a subject from files: one for each, or `.npz` files with arrays by name; `name=file` says which.
+
+    ignored   names of arrays that are something else
 
     Raises DataError for inputs that are missing or of another shape or dtype, FileError for a file that cannot be read.
     """
@@ -167,6 +174,8 @@ def read_inputs(subject: Subject, files: Sequence[str]) -> list[np.ndarray]:
         elif name not in names:
             raise ArgumentError(f"{subject.name} has no input {name!r}.{nearest(name, names)}")
         for key, array in read_arrays(path).items():
+            if key in ignored and key not in names:
+                continue
             if name or key in names:
                 given[name or key] = array
             else:
@@ -234,4 +243,4 @@ def _fitting(array: np.ndarray, wanted: Wanted) -> np.ndarray:
     return np.ascontiguousarray(array.astype(wanted.dtype, copy=False))
 
 
-__all__ = ["Subject", "Wanted", "read_arrays", "read_inputs", "subject"]
+__all__ = ["Subject", "Wanted", "read_arrays", "read_inputs", "subject", "subject_of"]

@@ -103,7 +103,7 @@ def test_two_hundred_steps_have_the_losses_of_python(tmp_path, digits):
 def test_weights_in_a_file_of_their_own(tmp_path):
     model = classifier()
     library = ahead.build(model, "digits", embed=False, max_batch=4)
-    files = ahead.write(library, tmp_path / "digits", "obj", ".o")
+    files = ahead.write(library, tmp_path / "digits", "obj", ".o").files
     assert set(map(Path, files)) == {tmp_path / f"digits{ending}" for ending in (".o", ".h", ".weights")}
     assert files[str(tmp_path / "digits.o")] < 20_000
     source = """

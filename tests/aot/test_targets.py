@@ -141,7 +141,7 @@ def test_triples_are_filled_in():
         ("x86_64", "", "Write x86_64 with a system behind it, such as x86_64-unknown-linux-gnu"),
         ("x86_64-amiga", "", "names no system that is known: linux, windows"),
         ("aarch64", "cortex-a27", "there is no cpu 'cortex-a27' for aarch64-unknown-linux-gnu. Did you mean 'cortex-a"),
-        ("cortex-m4", "cortex-m0", "there is no cpu 'cortex-m0' for thumbv7em-none-unknown-eabihf. Did you mean 'cortex-m7'"),
+        ("cortex-m4", "cortex-m0", "for thumbv7em-none-unknown-eabihf. Did you mean 'cortex-m7'"),
         ("wasm32", "fast", "there is no cpu 'fast' for wasm32-unknown-unknown. Known: generic, mvp."),
         (None, "skylaka", "there is no cpu 'skylaka' for"),
     ],
