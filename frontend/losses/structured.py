@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gnomon import ops
 from gnomon.compiler.errors import ShapeError
+from gnomon.compiler.ops import build
 from gnomon.config import epsilon
 from gnomon.eager import on_tensors
 from gnomon.losses.loss import LossFunctionWrapper
 from gnomon.losses.regression import floats
 from gnomon.tensor import Tensor, node_of
-
-_NEVER = -1e5  # the logarithm of no probability: finite, so that differences of two have no NaN
 
 
 @on_tensors(2)
@@ -82,7 +79,7 @@ def ctc(y_true, y_pred):
 
     y_true: int[batch, labels], 0 after the end   y_pred: logits float[batch, steps, classes], class 0 is the blank
     result: float[batch]
-    The numbers of steps and of labels must be fixed. Raises ShapeError for other ranks and for open numbers.
+    Raises ShapeError for other ranks.
 
     Graves, Fernández, Gomez, Schmidhuber 2006, "Connectionist temporal classification", section 4.1.
     """
@@ -91,28 +88,9 @@ def ctc(y_true, y_pred):
         raise ShapeError(
             f"ctc needs y_true [batch, labels] and y_pred [batch, steps, classes], got {labels.type} and {scores.type}"
         )
-    steps, length = scores.shape[1], labels.shape[1]
-    if not isinstance(steps, int) or not isinstance(length, int):
-        raise ShapeError(
-            f"ctc needs fixed numbers of labels and steps, got y_true {labels.type} and y_pred {scores.type}"
-        )
-    target = ops.cast(y_true, "int32")
-    log_p = ops.log_softmax(y_pred if y_pred.dtype == "float64" else ops.cast(y_pred, "float32"))
-    places = ops.reshape(ops.stack([ops.zeros_like(target), target], axis=2), (-1, 2 * length))
-    places = ops.pad(places, ((0, 0), (0, 1)))  # blank, label, blank, label ... blank
-    emitted = ops.take_along_axis(log_p, ops.repeat(ops.expand_dims(places, 1), steps, axis=1), axis=2)
-    # a label may follow the one before it without a blank between, unless they are equal
-    before = ops.pad(places[:, :-2], ((0, 0), (2, 0)))
-    skips = ops.where(ops.logical_and(places != 0, places != before), 0.0, _NEVER)
-    reached = emitted[:, 0] + np.array([0.0, 0.0, *[_NEVER] * (2 * length - 1)], "float32")
-    for step in range(1, steps):
-        one_on = ops.pad(reached[:, :-1], ((0, 0), (1, 0)), constant_values=_NEVER)
-        two_on = ops.pad(reached[:, :-2], ((0, 0), (2, 0)), constant_values=_NEVER) + skips
-        reached = ops.logaddexp(ops.logaddexp(reached, one_on), two_on) + emitted[:, step]
-    last = 2 * ops.sum(ops.cast(target != 0, "int32"), axis=1, keepdims=True)
-    state = np.arange(2 * length + 1, dtype="int32")
-    ends = ops.logical_or(last == state, last == state + 1)
-    return -ops.logsumexp(ops.where(ends, reached, _NEVER), axis=1)
+    lengths = ops.sum(ops.cast(ops.cast(y_true, "int32") != 0, "int32"), axis=1)
+    steps = Tensor(build.broadcast(build.size(scores.shape[1], "int32"), (scores.shape[0],), ()))
+    return ops.ctc_loss(y_true, y_pred, lengths, steps)
 
 
 class Dice(LossFunctionWrapper):

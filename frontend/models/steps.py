@@ -122,7 +122,14 @@ def symbolic_data(model: Any, data: Data, rows: str) -> Data:
     Inner sizes are those of the data where the model's are fixed, and open where the model's are open.
     """
     x, y, w = data
-    inputs = dict(zip(map(id, tree.flatten(x)), tree.flatten(model.symbolic_inputs(x)), strict=True))
+    arrays, tensors = tree.flatten(x), tree.flatten(model.symbolic_inputs(x))
+    inputs = dict(zip(map(id, arrays), tensors, strict=True))
+    bound = {
+        d: size
+        for array, t in zip(arrays, tensors, strict=True)
+        if array is not None
+        for d, size in zip(t.node.shape[1:], array.shape[1:], strict=True)
+    }
     graph = getattr(model, "_graph", None)
 
     def outputs_by_label(structure: Any) -> dict[int, Tensor]:
@@ -143,8 +150,10 @@ def symbolic_data(model: Any, data: Data, rows: str) -> Data:
         shape: list[Dim] = [symbol(rows)] if a.ndim else []
         for axis, size in enumerate(a.shape[1:], 1):
             dim = known[axis] if axis < len(known) else size
-            if isinstance(dim, Size) and [dim] != [symbol(s) for s in symbols(dim)]:
-                dim = symbol(f"{name}_{axis}")  # computed from the input's: found equal when it runs
+            computed = isinstance(dim, Size) and [dim] != [symbol(s) for s in symbols(dim)]
+            if computed or (isinstance(dim, Size) and bound.get(dim, size) != size):
+                # computed from the input's: found equal when it runs; or other than the input's: labels of some steps
+                dim = symbol(f"{name}_{axis}")
             shape.append(dim if isinstance(dim, Size) else size)
         return Tensor(new_input(name, a.dtype.name, tuple(shape)), name)
 
