@@ -85,7 +85,7 @@ class ConvLSTMCell(LSTMCell):
         self._step_shape: tuple | None = None
 
     @property
-    def channel_axis(self) -> int:  # type: ignore[override]  # of a cell of vectors it is always the last
+    def channel_axis(self) -> int:
         return -1 if self.data_format == "channels_last" else 1
 
     def build(self, inputs_shape, states_shape=None):

@@ -182,6 +182,5 @@ def _made_again(layer: Layer, prefix: str, **changes: Any) -> Any:
     """A new layer like `layer`, its name with the prefix, its weights its own."""
     config = serialize_object(layer)
     config["config"] = {**config["config"], "name": prefix + layer.name.removeprefix(prefix), **changes}
-    config.pop("build_config", None)
     own = {type(part).__name__: type(part) for part in layer._flatten_layers()}  # they need not be registered
     return deserialize_object(config, own)

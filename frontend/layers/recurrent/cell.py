@@ -39,6 +39,11 @@ class GatedCell(DropoutCell, Layer):
     kernel: Any
     recurrent_kernel: Any
     bias: Any
+    activation: Any
+    recurrent_activation: Any
+    use_bias: bool
+    bias_initializer: Any
+    state_size: Any
 
     def __init__(self, units: Any, arguments: dict[str, Any], **kwargs: Any):
         if not isinstance(units, int) or isinstance(units, bool) or units <= 0:
@@ -49,8 +54,7 @@ class GatedCell(DropoutCell, Layer):
         super().__init__(**kwargs)
         self.units = units
         self._arguments = tuple(arguments)
-        rates = [arguments.pop(name) for name in RATES]
-        self._set_dropout(*rates, arguments.pop("seed"))
+        self._set_dropout(*(arguments.pop(name) for name in (*RATES, "seed")))
         for name, value in arguments.items():
             setattr(self, name, OBJECTS[name].get(value) if name in OBJECTS else value)
         if self.gates > 1 and (apart or self.recurrent_dropout):

@@ -26,6 +26,7 @@ class GRUCell(GatedCell):
     """
 
     gates = 3
+    reset_after: bool
 
     def __init__(
         self,

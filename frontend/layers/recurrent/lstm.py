@@ -28,6 +28,7 @@ class LSTMCell(GatedCell):
     """
 
     gates = 4
+    unit_forget_bias: bool
 
     def __init__(
         self,

@@ -295,7 +295,10 @@ class _Steps:
 
     def output_of(self, carry: dict[str, Any]) -> Tensor:
         """The output of the step that left this."""
-        return carry["output"] if self.remembered is not None else carry["states"][self.place]
+        if self.remembered is not None:
+            return carry["output"]
+        assert self.place is not None
+        return carry["states"][self.place]
 
     def __call__(self, carry: dict[str, Any], slices: list[Tensor]) -> tuple[dict[str, Any], Tensor | None]:
         layer = self.layer
@@ -309,7 +312,7 @@ class _Steps:
             kept = lambda fresh, old: Tensor(build.where(_like_rank(counts, fresh).node, fresh.node, old.node))
             new = [kept(a, b) for a, b in zip(new, carry["states"], strict=True)]
             before = carry.get("output")
-            output = new[self.place] if before is None else kept(output, before)
+            output = self.output_of({"states": new}) if before is None else kept(output, before)
             shown = ops.where(_like_rank(counts, shown), shown, 0) if layer.zero_output_for_mask else output
         after: dict[str, Any] = {"states": new}
         if self.remembered is not None:

@@ -13,7 +13,7 @@ from gnomon.registry import register_keras_serializable
 from gnomon.utils import tree
 from tests.frontend.layers.check import check_layer
 from tests.frontend.layers.sequences import check_case
-from tests.recorded.load import load
+from tests.recorded.load import FOLDER, load
 
 CASES = {k: case for k, case in load("recurrent")["cases"].items() if not k.startswith(("Embedding", "ConvLSTM"))}
 ALIKE = ("linear", "no bias", "everything", "last", "stateful", "one feature", "LSTM, unrolled", "GRU, unrolled")
@@ -628,3 +628,45 @@ def test_time_distributed_normalization_goes_step_by_step():
     np.testing.assert_allclose(layer.layer.moving_mean.numpy(), mean, rtol=1e-5)
     symbol = layers.Input((None, 2))
     assert gnomon.function([symbol], layer(symbol))(x).shape == (6, 3, 2)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("name", ["lstm", "bidirectional"])
+def test_files_of_keras(name, tmp_path):
+    """Models that Keras saved predict, evaluate and go on as there, and are saved and read again."""
+    case = load("recurrent")["files"][name]
+    folder = FOLDER / "saving"
+    model = gnomon.models.load_model(folder / f"{name}.keras")
+    assert [w.name for w in model.weights] == [path.split("/")[-1] for path in case["weight paths"]]
+    for a, b in zip(model.get_weights(), case["weights"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(model.predict(case["inputs"], verbose=0), case["predict"], **CLOSE)
+    np.testing.assert_allclose(model.evaluate(case["inputs"], case["y"], verbose=0), case["evaluate"], rtol=1e-5)
+    fresh = gnomon.models.model_from_json(model.to_json())
+    fresh.load_weights(folder / f"{name}.weights.h5")
+    np.testing.assert_allclose(fresh.predict(case["inputs"], verbose=0), case["predict"], **CLOSE)
+    model.fit(case["inputs"], case["y"], verbose=0)
+    model.save(tmp_path / "again.keras")
+    again = gnomon.models.load_model(tmp_path / "again.keras")
+    expected = model.predict(case["inputs"], verbose=0)
+    np.testing.assert_array_equal(again.predict(case["inputs"], verbose=0), expected)
+    model.save_weights(tmp_path / "again.weights.h5")
+    fresh.load_weights(tmp_path / "again.weights.h5")
+    np.testing.assert_array_equal(fresh.predict(case["inputs"], verbose=0), expected)
+
+
+def test_files_of_everything(tmp_path):
+    """All kinds of recurrent layers, stateful and with a cell of one's own, come back from a file."""
+    symbol = layers.Input(batch_shape=(2, 3, 4, 4, 1))
+    x = layers.ConvLSTM2D(2, 2, return_sequences=True, dropout=0.1)(symbol)
+    x = layers.TimeDistributed(layers.Flatten())(x)
+    x = layers.Bidirectional(layers.GRU(3, return_sequences=True, stateful=True))(layers.Masking()(x))
+    x = layers.RNN([Clockwork(2), layers.LSTMCell(3), layers.SimpleRNNCell(2)], return_sequences=True)(x)
+    model = gnomon.Model(symbol, layers.SimpleRNN(2)(x))
+    model.save(tmp_path / "all.keras")
+    again = gnomon.models.load_model(tmp_path / "all.keras")
+    given = data(2, 3, 4, 4, 1)
+    np.testing.assert_array_equal(again.predict(given, verbose=0), model.predict(given, verbose=0))
+    assert again.to_json() == model.to_json()
