@@ -12,14 +12,16 @@ from gnomon.compiler.sizes import Dim, floordiv
 from gnomon.layers.layer import Layer
 from gnomon.ops.convolution import as_format
 from gnomon.ops.image import INTERPOLATIONS, Layout, cropped_to_ratio
+from gnomon.ops.shaping import expanded
 from gnomon.tensor import Tensor, node_of
 
 
 class ImageLayer(Layer):
     """Base of layers for images: [rows, columns, channels], a batch of them, or a dictionary that has "images".
 
-    A dictionary may hold "labels" and "segmentation_masks" too, which are transformed along with the images.
-    A subclass writes `transform(images)`, and `transform_masks(masks)` where that is another thing.
+    A dictionary may hold "labels" and "segmentation_masks" too, which are transformed along with the images. A subclass
+    writes `transform_images`, and the others of these methods where there is more to do. They get batches; what
+    `get_random_transformation` draws is handed to all of them.
     """
 
     def __init__(self, data_format: str | None = None, **kwargs: Any):
@@ -29,33 +31,47 @@ class ImageLayer(Layer):
 
     def call(self, data, training=True):
         """The images transformed; of a dictionary a copy, with what there is transformed."""
-        if not isinstance(data, dict):
-            return self.transform_all({"images": data}, training)["images"]
-        unknown = set(data) - {"images", "labels", "segmentation_masks"}
-        if "images" not in data or unknown:
+        given = data if isinstance(data, dict) else {"images": data}
+        unknown = set(given) - {"images", "labels", "segmentation_masks"}
+        if "images" not in given or unknown:
             raise ArgumentError(
                 f"{type(self).__name__} takes images, or a dictionary of 'images' and perhaps 'labels' and "
-                f"'segmentation_masks'; got one of {sorted(data)}"
+                f"'segmentation_masks'; got one of {sorted(given)}"
             )
-        return self.transform_all(data, training)
+        images = given["images"]
+        self.layout(images.node)
+        alone = images.ndim == 3
+        found = {name: Tensor(expanded(x.node, 0)) if alone else x for name, x in given.items()}
+        drawn = self.get_random_transformation(found["images"], training=training)
+        for name, transform in (
+            ("images", self.transform_images),
+            ("labels", self.transform_labels),
+            ("segmentation_masks", self.transform_segmentation_masks),
+        ):
+            if name in found:
+                x = node_of(transform(found[name], drawn, training=training))
+                found[name] = Tensor(build.reshape(x, x.shape[1:]) if alone else x)
+        return found if isinstance(data, dict) else found["images"]
 
-    def transform_all(self, data: dict[str, Tensor], training: Any) -> dict[str, Tensor]:
-        """Of each entry what becomes of it."""
-        found = dict(data)
-        found["images"] = self.transform(data["images"])
-        if "segmentation_masks" in data:
-            found["segmentation_masks"] = self.transform_masks(data["segmentation_masks"])
-        return found
+    def get_random_transformation(self, data: Any, training: Any = True, seed: Any = None) -> Any:
+        """What is drawn for a batch of images, None where there is nothing to draw."""
+        return None
 
-    def transform(self, images: Tensor) -> Tensor:
+    def transform_images(self, images: Any, transformation: Any = None, training: Any = True) -> Any:
         raise NotImplementedError
 
-    def transform_masks(self, masks: Tensor) -> Tensor:
-        return self.transform(masks)
+    def transform_labels(self, labels: Any, transformation: Any = None, training: Any = True) -> Any:
+        return labels
+
+    def transform_segmentation_masks(self, segmentation_masks: Any, transformation: Any = None, training: Any = True):
+        return segmentation_masks
 
     def layout(self, x: Node) -> Layout:
         """Where rows, columns and channels are. Raises ShapeError unless x has 3 or 4 axes."""
         return Layout.of(x, self.data_format)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
 
     def get_config(self):
         return {**super().get_config(), "data_format": self.data_format}
@@ -104,11 +120,11 @@ class Resizing(ImageLayer):
         self.crop_to_aspect_ratio, self.pad_to_aspect_ratio = crop_to_aspect_ratio, pad_to_aspect_ratio
         self.fill_mode, self.fill_value = fill_mode, fill_value
 
-    def transform(self, images):
+    def transform_images(self, images, transformation=None, training=True):
         return self._resized(images, self.interpolation)
 
-    def transform_masks(self, masks):
-        return self._resized(masks, "nearest")
+    def transform_segmentation_masks(self, segmentation_masks, transformation=None, training=True):
+        return self._resized(segmentation_masks, "nearest")
 
     def _resized(self, x: Tensor, interpolation: str) -> Tensor:
         return ops.image.resize(
@@ -154,18 +170,23 @@ class CenterCrop(ImageLayer):
         super().__init__(data_format, **kwargs)
         self.height, self.width = checked_size("CenterCrop", height, width)
 
-    def transform(self, images):
+    def transform_images(self, images, transformation=None, training=True):
         x = build.cast(node_of(images), self.compute_dtype)
-        layout = self.layout(x)
+        return Tensor(self._cropped(x, self.layout(x)))
+
+    def transform_segmentation_masks(self, segmentation_masks, transformation=None, training=True):
+        return self.transform_images(segmentation_masks)
+
+    def _cropped(self, x: Node, layout: Layout) -> Node:
         missing = [x.shape[layout.rows] - self.height, x.shape[layout.columns] - self.width]
         if any(isinstance(d, int) and d < 0 for d in missing):
             cut = Tensor(cropped_to_ratio(x, layout, self.height, self.width))
-            return ops.image.resize(cut, (self.height, self.width), data_format=self.data_format)
+            return node_of(ops.image.resize(cut, (self.height, self.width), data_format=self.data_format))
         start: list[Dim] = [0] * x.rank
         size = list(x.shape)
         start[layout.rows], start[layout.columns] = (floordiv(d, 2) for d in missing)
         size[layout.rows], size[layout.columns] = self.height, self.width
-        return Tensor(build.slice(x, start, size))
+        return build.slice(x, start, size)
 
     def compute_output_shape(self, input_shape):
         return resized_shape(self, input_shape)
