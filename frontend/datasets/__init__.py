@@ -1,5 +1,5 @@
 """Data sets, each a module with `load_data()`."""
 
-from gnomon.datasets import mnist, sign_digits
+from gnomon.datasets import mnist, polarity, sign_digits, tinyshakespeare
 
-__all__ = ["mnist", "sign_digits"]
+__all__ = ["mnist", "polarity", "sign_digits", "tinyshakespeare"]
