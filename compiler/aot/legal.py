@@ -18,6 +18,7 @@ _TO_HALF = re.compile(r"^( *)(%\S+) = fptrunc (<(\d+) x float>|float) (\S+) to (
 _EXTREME = re.compile(r"@llvm\.(maximum|minimum)\.(?:v(\d+))?(f32|f64)\(")
 _FMA = re.compile(r"@llvm\.fma\.((?:v\d+)?)(f32|f64)\(")
 _ROUND = re.compile(r"@llvm\.(floor|ceil|trunc|roundeven|rint|nearbyint)\.(?:v(\d+))?(f32|f64)\(")
+_ROOT = re.compile(r"@llvm\.sqrt\.(?:v(\d+))?(f32|f64)\(")
 _ROUNDINGS = {f"{name}{f}" for name in ("floor", "ceil", "trunc", "roundeven", "rint", "nearbyint") for f in ("", "f")}
 
 
@@ -37,11 +38,14 @@ def legalized(texts: Sequence[str], called: Iterable[str]) -> list[str]:
         found = [_each(text, _EXTREME, _extreme, made) for text in found]
     if called & _ROUNDINGS:
         found = [_each(text, _ROUND, _rounded, made) for text in found]
+    if called & {"sqrt", "sqrtf"}:
+        found = [_each(text, _ROOT, _root, made) for text in found]
     for name, kind in (("fmaf", "f32"), ("fma", "f64")):
         if name in called:
             found = [_FMA.sub(partial(_unfused, kind), text) for text in found]
     if made:
-        found.append("\n".join(made.values()) + "\nattributes #0 = { nounwind alwaysinline }\n")
+        attributes = "\nattributes #0 = { nounwind alwaysinline }\nattributes #1 = { nounwind noinline }\n"
+        found.append("\n".join(made.values()) + attributes)
     elif found == list(texts) and called & {"fmaf", "fma"}:
         raise CompileError("a fused multiply-add would be a call of the C library; gnomon should not have made it")
     return found
@@ -56,7 +60,7 @@ def _each(text: str, pattern: re.Pattern, change: Callable[[re.Match, dict[str, 
     made.update(own)
     at = changed.index("define ")
     heads = [definition.partition(" {\n")[0].replace("define", "declare", 1) for definition in own.values()]
-    declarations = [re.sub(r" %\w+|linkonce_odr hidden |#0", "", head).strip() for head in heads]
+    declarations = [re.sub(r" %\w+|linkonce_odr hidden |#[01]", "", head).strip() for head in heads]
     return changed[:at] + "\n".join(declarations) + "\n" + changed[at:]
 
 
@@ -170,6 +174,90 @@ define linkonce_odr hidden {number} @{name}({number} %x) #0 {{
   ret {number} %result
 }}"""
     return f"@{name}("
+
+
+def _root(m: re.Match, made: dict[str, str]) -> str:
+    """The square root of a processor without floats: bit by bit, rounded as it must be."""
+    count, kind = m.groups()
+    number, integer, bits, digits = ("float", "i32", 32, 23) if kind == "f32" else ("double", "i64", 64, 52)
+    bias, top = (1 << (bits - digits - 2)) - 1, 1 << digits
+    infinity = (2 * bias + 1) << digits
+    made[f"root{kind}"] = f"""\
+define linkonce_odr hidden {number} @gnomon.root.{kind}({number} %x) #1 {{
+entry:
+  %bits = bitcast {number} %x to {integer}
+  %twice = shl {integer} %bits, 1
+  %zero = icmp eq {integer} %twice, 0
+  %large = icmp uge {integer} %bits, {infinity}
+  %special = or i1 %zero, %large
+  br i1 %special, label %other, label %plain
+other:
+  %nothing = icmp ugt {integer} %bits, {infinity}
+  %negative = xor i1 %zero, true
+  %missing = and i1 %nothing, %negative
+  %answer = select i1 %missing, {integer} {infinity | top >> 1}, {integer} %bits
+  %same = bitcast {integer} %answer to {number}
+  ret {number} %same
+plain:
+  %raised = lshr {integer} %bits, {digits}
+  %rest = and {integer} %bits, {top - 1}
+  %subnormal = icmp eq {integer} %raised, 0
+  %leading = call {integer} @llvm.ctlz.{integer}({integer} %rest, i1 false)
+  %shift = sub {integer} %leading, {bits - digits - 1}
+  %moved = shl {integer} %rest, %shift
+  %lower = sub {integer} 1, %shift
+  %whole = or {integer} %rest, {top}
+  %mantissa = select i1 %subnormal, {integer} %moved, {integer} %whole
+  %biased = select i1 %subnormal, {integer} %lower, {integer} %raised
+  %exponent = sub {integer} %biased, {bias}
+  %odd = and {integer} %exponent, 1
+  %even = shl {integer} %mantissa, %odd
+  %half = ashr {integer} %exponent, 1
+  %stream = shl {integer} %even, {bits - digits - 2}
+  br label %loop
+loop:
+  %k = phi i32 [ 0, %plain ], [ %next, %loop ]
+  %s = phi {integer} [ %stream, %plain ], [ %s.next, %loop ]
+  %over = phi {integer} [ 0, %plain ], [ %over.next, %loop ]
+  %root = phi {integer} [ 0, %plain ], [ %root.next, %loop ]
+  %pair = lshr {integer} %s, {bits - 2}
+  %s.next = shl {integer} %s, 2
+  %over.4 = shl {integer} %over, 2
+  %have = or {integer} %over.4, %pair
+  %root.4 = shl {integer} %root, 2
+  %trial = or {integer} %root.4, 1
+  %fits = icmp uge {integer} %have, %trial
+  %less = sub {integer} %have, %trial
+  %over.next = select i1 %fits, {integer} %less, {integer} %have
+  %root.2 = shl {integer} %root, 1
+  %bit = zext i1 %fits to {integer}
+  %root.next = or {integer} %root.2, %bit
+  %next = add i32 %k, 1
+  %more = icmp ult i32 %next, {digits + 2}
+  br i1 %more, label %loop, label %done
+done:
+  %up = add {integer} %root.next, 1
+  %rounded = lshr {integer} %up, 1
+  %field = add {integer} %half, {bias - 1}
+  %high = shl {integer} %field, {digits}
+  %all = add {integer} %high, %rounded
+  %result = bitcast {integer} %all to {number}
+  ret {number} %result
+}}"""
+    if not count:
+        return f"@gnomon.root.{kind}("
+    vector = f"<{count} x {number}>"
+    lines, before = [], "poison"
+    for k in range(int(count)):
+        lines.append(f"  %x{k} = extractelement {vector} %x, i32 {k}")
+        lines.append(f"  %y{k} = call {number} @gnomon.root.{kind}({number} %x{k})")
+        lines.append(f"  %r{k} = insertelement {vector} {before}, {number} %y{k}, i32 {k}")
+        before = f"%r{k}"
+    made[f"root.v{count}{kind}"] = "\n".join(
+        [f"define linkonce_odr hidden {vector} @gnomon.root.v{count}{kind}({vector} %x) #0 {{", *lines,
+         f"  ret {vector} {before}", "}"]
+    )  # fmt: skip
+    return f"@gnomon.root.v{count}{kind}("
 
 
 def _extreme(m: re.Match, made: dict[str, str]) -> str:
