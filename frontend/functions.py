@@ -193,6 +193,7 @@ class Function:
         self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
         self._dtypes = [dtypes.named(leaf.dtype).numpy for leaf in graph.inputs]
         self._single = graph.form == 0 and not graph.cuts
+        import gnomon.layers  # noqa: F401  # first: layers and guards need each other, in this order
         from gnomon.guards import guarded  # it knows the marks of layers, which are above functions
 
         self.stages = Stages()
