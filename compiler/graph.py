@@ -120,7 +120,7 @@ class Op:
     def stands_alone(self, out: TensorType, *inputs: TensorType) -> bool:
         return True
 
-    def identity(self) -> Op:
+    def identity(self) -> Any:
         """What stands for the op in the table of living nodes: one that leads to other objects gives a mere equal."""
         return self
 
@@ -165,7 +165,9 @@ class Node(metaclass=_Remembering):
 
     @classmethod
     def key(cls, op: Op, inputs: tuple[Node, ...]) -> tuple:
-        return (type(op), op.identity(), inputs)
+        # not the inputs themselves: the table would hold them from outside, and of a model that is discarded the
+        # collector could only see that the last layer is garbage, at the next collection the one before
+        return (type(op), op.identity(), *map(id, inputs))
 
     @property
     def shape(self) -> Shape:

@@ -264,9 +264,9 @@ class Function:
 
         Raises ArgumentError for a size that is missing or unknown.
         """
-        from gnomon import inspecting
+        from gnomon.memory import memory_of
 
-        return inspecting.memory_of(self, sizes)
+        return memory_of(self, sizes)
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs in order, updates done; `arrays` have exactly the inputs' dtypes."""

@@ -20,7 +20,6 @@ from gnomon.compiler import dtypes, show
 from gnomon.compiler.errors import ArgumentError, StateError, nearest
 from gnomon.compiler.graph import Node, Origin, origins
 from gnomon.compiler.passes import PASSES
-from gnomon.compiler.sizes import Size, evaluate
 from gnomon.layers.calls import Call
 from gnomon.layers.input import InputLayer
 
@@ -174,7 +173,7 @@ def _difference(
     return Shown(found or f"the stages {before!r} and {after!r} of {what!r} are the same")
 
 
-# ---- profiles and memory
+# ---- profiles
 
 
 def profile_function(fn: Any, arrays: Sequence[Any], named: dict[str, Any], repeat: int) -> Any:
@@ -187,62 +186,6 @@ def profile_function(fn: Any, arrays: Sequence[Any], named: dict[str, Any], repe
 def _plain(executable: Any) -> Any:
     """The executable itself if a debug mode watches it."""
     return getattr(executable, "executable", executable)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that a call takes, by what they are for. `total` is all of it."""
-
-    name: str
-    sizes: dict[str, int]
-    arguments: int
-    results: int
-    variables: int
-    constants: int
-    kept: int
-    temporaries: int
-
-    @property
-    def total(self) -> int:
-        return self.arguments + self.results + self.variables + self.constants + self.kept + self.temporaries
-
-    def __repr__(self) -> str:
-        given = ", ".join(f"{k} = {v}" for k, v in self.sizes.items())
-        lines = [f"memory of {self.name}" + (f" where {given}" if given else "")]
-        for what in ("arguments", "results", "variables", "constants", "kept", "temporaries", "total"):
-            lines.append(f"{getattr(self, what):>16,} bytes  {what}")
-        return "\n".join(lines)
-
-
-def memory_of(fn: Any, sizes: dict[str, Any]) -> Memory:
-    """See `Function.memory`."""
-    program = fn.program
-    for name, value in sizes.items():
-        if name not in program.sizes:
-            raise ArgumentError(f"{fn.name!r} has no size {name!r}.{nearest(name, program.sizes)}")
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-            raise ArgumentError(f"The size {name!r} must be an integer >= 0, got {value!r}.")
-    missing = [name for name in program.sizes if name not in sizes]
-    if missing:
-        raise ArgumentError(f"memory of {fn.name!r} depends on {', '.join(missing)}: pass {missing[0]}=...")
-    values = {name: int(v) for name, v in sizes.items()}
-    owned: dict[str, int] = {}
-    for slot in program.slots:
-        count = dtypes.named(slot.dtype).bytes
-        for d in slot.shape:
-            count *= evaluate(d, values) if isinstance(d, Size) else d
-        if slot.alias < 0:
-            owned[slot.kind] = owned.get(slot.kind, 0) + count
-    return Memory(
-        fn.name,
-        values,
-        owned.get("input", 0),
-        owned.get("output", 0),
-        owned.get("variable", 0),
-        owned.get("constant", 0),
-        owned.get("kept", 0),
-        _plain(fn.executable).memory(values),
-    )
 
 
 # ---- models
@@ -378,6 +321,6 @@ def profile_model(model: Any, x: Any, y: Any, batch_size: int, repeat: int) -> A
 
 
 __all__ = [
-    "FORMATS", "MODEL_STAGES", "STAGES", "Memory", "Shown", "function_of", "memory_of", "profile_function",
+    "FORMATS", "MODEL_STAGES", "STAGES", "Shown", "function_of", "profile_function",
     "profile_model", "show_function", "show_model",
 ]  # fmt: skip

@@ -40,7 +40,8 @@ class Plan:
     table      an address per slot; those of inputs and outputs are filled in at each call
     offsets    where each temporary lies in the arena of `bytes` bytes
     waken      address of what wakes the threads, if the program does enough for that; else 0
-    arena      the memory in which `table` has the temporaries, or None
+    arena      the number of the arena in which `table` has the temporaries: no reference, or arenas that were outgrown
+               would live as long as plans that are called no more
     """
 
     sizes: dict[str, int]
@@ -50,7 +51,7 @@ class Plan:
     offsets: dict[int, int]
     bytes: int
     waken: int
-    arena: np.ndarray | None = None
+    arena: int = 0
 
 
 class Executable:
@@ -68,6 +69,7 @@ class Executable:
         self._enter = _ENTRY(self.loaded.entry)
         self._parallel = cpu.parallel()
         self._arena = np.empty(0, np.uint8)
+        self._arenas = 1  # how many there have been
         self._plans: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], Plan] = {}
         self._measures = [number for number, axis in program.bindings if axis < 0]  # inputs whose values are sizes
         self._dtypes = [dtypes.named(program.slots[s].dtype).numpy for s in program.inputs]
@@ -100,7 +102,7 @@ class Executable:
         if not self._seize():  # another thread is in here: take other memory than it has
             return self._run(plan, given, aligned((plan.bytes,), "uint8", zero=False))
         try:
-            if plan.arena is not self._arena:
+            if plan.arena != self._arenas:
                 self._adopt(plan)
             return self._run(plan, given, self._arena)
         finally:
@@ -211,11 +213,13 @@ class Executable:
     def _adopt(self, plan: Plan) -> None:
         """Give `plan` a place in the arena, which the caller has seized, and let calls like it through the gate."""
         if plan.bytes > self._arena.nbytes:
-            self._arena = aligned((plan.bytes,), "uint8", zero=False)
+            self._arenas += 1  # before anything can fail: the other plans follow when they are next called
             if self._gate:
-                self._gate.clear()  # the other plans follow when they are next called
+                self._gate.clear()
+            self._arena = np.empty(0, np.uint8)  # the old one goes before the new one comes
+            self._arena = aligned((plan.bytes,), "uint8", zero=False)
         self._place(plan, plan.table, self._arena)
-        plan.arena = self._arena
+        plan.arena = self._arenas
         if self._gate:
             shapes = [plan.shapes[slot] for slot in (*self.program.inputs, *self.program.outputs)]
             self._gate.add(ctypes.addressof(plan.values), ctypes.addressof(plan.table), plan.waken, shapes, plan)

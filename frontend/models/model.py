@@ -335,6 +335,34 @@ class Model(Trainer, Saveable, Layer):
 
         return inspecting.profile_model(self, x, y, batch_size, repeat)
 
+    def memory(
+        self,
+        batch_size: int = 32,
+        training: bool = True,
+        samples: int | None = None,
+        *,
+        mode: str | None = None,
+        x: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        **sizes: int,
+    ) -> Any:
+        """Bytes that a training step takes at most, known before it is run (prediction with `training=False`): `total`,
+        and what it is made of. Prints as a table.
+
+        samples   rows of the data set, which is in memory as a whole; one batch by default
+        mode      'train', 'evaluate' or 'predict' says it more exactly than `training`
+        x, y, sample_weight   data as fit takes it, of which only the types are looked at: for models whose inputs are
+                  not known otherwise, and for labels or inputs of another dtype than expected
+        sizes     of axes that are open besides that of the batch, by the names that the error for a missing one tells
+
+        The interpreter and machine code come on top. Raises StateError before compile(), ArgumentError for unknown or
+        missing sizes.
+        """
+        from gnomon.memory import memory_of_model
+
+        return memory_of_model(self, batch_size, training, samples, mode, x, y, sample_weight, sizes)
+
     def get_config(self) -> dict[str, Any]:
         if self._graph is not None and _takes_tensors(type(self)):
             from gnomon.models.functional import graph_config

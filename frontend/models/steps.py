@@ -312,9 +312,7 @@ class Predictor:
             return batch
         if batch not in self._rows:
             arrays = [a for a in tree.flatten(x) if a is not None]
-            once, twice = (self._memory(arrays, n) for n in (batch, 2 * batch))
-            spare = max(0, AT_ONCE - once)
-            self._rows[batch] = batch * (1 + spare // max(twice - once, AT_ONCE // 256))
+            self._rows[batch] = rows_at_once(lambda n: self._memory(arrays, n), batch)
         return self._rows[batch]
 
     def _memory(self, arrays: Sequence[np.ndarray], rows: int) -> int:
@@ -325,3 +323,10 @@ class Predictor:
             for name, (number, axis) in zip(program.sizes, program.bindings, strict=True)
         }
         return self.function.executable.memory(sizes)
+
+
+def rows_at_once(memory: Callable[[int], int], batch: int) -> int:
+    """Rows of as many batches as AT_ONCE allows, at least one. `memory` tells the bytes that so many rows take."""
+    once, twice = memory(batch), memory(2 * batch)
+    spare = max(0, AT_ONCE - once)
+    return batch * (1 + spare // max(twice - once, AT_ONCE // 256))

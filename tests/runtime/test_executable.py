@@ -1,5 +1,7 @@
+import gc
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -98,6 +100,16 @@ def test_arena_that_grew_serves_earlier_sizes(programs):
     small, large = vector(3), vector(3000)
     for x in (small, large, small):
         np.testing.assert_allclose(executable(x)[0], np.exp(3 * x), rtol=1e-5)
+
+
+def test_arena_that_was_outgrown_is_given_back(programs):
+    executable = Executable(programs.chain())
+    for n in (10, 1000):
+        executable(vector(n))
+    old = weakref.ref(executable._arena)
+    executable(vector(2000))
+    gc.collect()
+    assert old() is None
 
 
 def test_smaller_sizes_use_the_layout_of_larger_ones(programs):
