@@ -206,3 +206,53 @@ def test_a_size_that_is_the_value_of_an_input(tmp_path):
     header = (tmp_path / "power.h").read_text()
     assert "int power_run(const float *x, const int32_t *k, float *result, size_t x_0, void *workspace" in header
     assert "size_t power_workspace_bytes(size_t k, size_t x_0);" in header
+
+
+THREADS = """
+    #include "article.h"
+    #include <pthread.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    typedef struct { article_task task; void *job; size_t begin, end; } part;
+    static int shared;
+    static void *one(void *argument) {
+        part *p = argument;
+        p->task(p->job, p->begin, p->end);
+        return NULL;
+    }
+    static void run(void *pool, article_task task, void *job, size_t count) {
+        pthread_t threads[3];
+        part parts[3];
+        shared += *(int *)pool;
+        for (size_t k = 0; k < 3; k++) {
+            parts[k] = (part){task, job, count * k / 3, count * (k + 1) / 3};
+            if (pthread_create(&threads[k], NULL, one, &parts[k])) exit(2);
+        }
+        for (int k = 0; k < 3; k++) pthread_join(threads[k], NULL);
+    }
+    int main(void) {
+        static float x[300 * 784], y[300 * 10];
+        size_t n = article_workspace_bytes(300);
+        void *workspace = malloc(n);
+        int one_more = 1;
+        article_threads threads = {run, &one_more};
+        if (fread(x, sizeof x, 1, stdin) != 1) return 1;
+        int code = article_run(x, y, 300, workspace, n, &threads);
+        fwrite(y, sizeof y, 1, stdout);
+        if (!code) code = article_run(x, y, 300, workspace, n, NULL);
+        fwrite(y, sizeof y, 1, stdout);
+        return code ? code : shared > 0 ? 0 : 3;
+    }
+"""
+
+
+@needs_cc
+def test_work_is_shared_among_threads_of_the_caller(model, tmp_path):
+    ahead.write(ahead.build(model, "article", threads=True), tmp_path / "article", "obj", ".o")
+    program = compile_c(tmp_path, THREADS, "article.o", options=["-pthread"])
+    x = np.random.default_rng(0).normal(size=(300, 784)).astype("float32")
+    done = subprocess.run([program], input=x.tobytes(), capture_output=True)
+    assert done.returncode == 0
+    wanted = model.predict(x, batch_size=300, verbose=0)
+    for half in (done.stdout[:12000], done.stdout[12000:]):
+        np.testing.assert_array_equal(np.frombuffer(half, "float32").reshape(300, 10), wanted)
