@@ -517,7 +517,7 @@ def _share(word: str) -> str:
         "", "%begin", "%end")  # fmt: skip
     step = 8 if word == "i64" else 4
     return f"""\
-define internal void @gnomon.share(ptr %threads, ptr %kernel, ptr %buffers, ptr %sizes, i64 %extent, i64 %work) #0 {{
+define hidden void @gnomon.share(ptr %threads, ptr %kernel, ptr %buffers, ptr %sizes, i64 %extent, i64 %work) #0 {{
 entry:
   %job = alloca [3 x ptr], align 16
   %small = icmp slt i64 %work, {SHARED_WORK}
