@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 from gnomon.compiler import kernel as k
 from gnomon.compiler import program as p
 from gnomon.compiler.graph import Node, Origin, TensorType, origins, walk
+from gnomon.compiler.ops.control import SubGraph
 
 Showable: TypeAlias = "Node | Iterable[Node] | k.Kernel | p.Program | View"
 
@@ -206,13 +207,16 @@ def held_graphs(op: Any) -> Iterator[tuple[str, list[Node]]]:
             yield f.name, [value]
         elif isinstance(value, tuple) and value and all(isinstance(v, Node) for v in value):
             yield f.name, list(value)
+        elif isinstance(value, SubGraph):
+            yield f.name, list(value.outputs)
 
 
 def op_text(op: Any, inside: Mapping[str, Any]) -> str:
-    """The op's repr, without the graphs inside it: those are printed below it."""
+    """The op's repr, without the graphs inside it, which are printed below it, and what is as it is by default."""
     if not inside:
         return str(op)
-    shown = [f.name for f in dataclasses.fields(op) if f.repr and f.name not in inside]
+    usual = {f.name for f in dataclasses.fields(op) if getattr(op, f.name) == f.default}
+    shown = [f.name for f in dataclasses.fields(op) if f.repr and f.name not in inside and f.name not in usual]
     return f"{type(op).__name__}({', '.join(f'{name}={getattr(op, name)!r}' for name in shown)})"
 
 

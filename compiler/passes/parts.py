@@ -23,7 +23,8 @@ def join_pads(node: Node) -> Node | None:
     terms = _terms(node)
     for axis in dict.fromkeys(a for t in terms if (a := _padded_axis(t)) is not None):
         of_axis = {t.op.low[axis]: t for t in terms if _padded_axis(t) == axis}  # type: ignore[attr-defined]  # Pads
-        joined, end = [], 0
+        joined: list[Node] = []
+        end: Dim = 0
         while end in of_axis:
             joined.append(of_axis[end])
             end = _end(of_axis[end], axis)
