@@ -5,6 +5,7 @@ from __future__ import annotations
 from gnomon.compiler.lowering.cpu import flat, merged
 from gnomon.compiler.lowering.deep import Deep
 from gnomon.compiler.lowering.emit import RowProgram
+from gnomon.compiler.lowering.longfilter import LongFilter
 from gnomon.compiler.lowering.tiles import Piece, Product, Schedule
 from gnomon.compiler.lowering.winograd import Winograd
 from gnomon.compiler.targets import Target
@@ -16,6 +17,9 @@ def kernels(rows: RowProgram, target: Target, label: str, constant: frozenset[st
     product_of = Product.of(rows)
     if product_of is None:
         return None
+    long = LongFilter(product_of, target, constant)
+    if long.fits():
+        return long.run(label)
     fast = Winograd(product_of, target, constant)
     least = fast.least() if fast.fits() else None
     if least is not None and least <= 1:

@@ -472,7 +472,7 @@ class Schedule:
         return Piece(kernel, extent, flops)
 
     def _run(self) -> int:
-        """Blocks of rows done one after the other with the same panel: many, but so that there is something to share."""
+        """Blocks of rows done one after the other with the same panel: many, but so that some are left to share."""
         if self.alone:
             return RUN
         others = product(a.extent for a in (*self.p.batch, *self.p.columns)) * self.panels

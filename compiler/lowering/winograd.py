@@ -1,8 +1,8 @@
 """3x3 convolutions by minimal filtering, F(4x4, 3x3): a quarter of the multiplications, for a little accuracy.
 
-Lavin, Gray 2015, "Fast Algorithms for Convolutional Neural Networks", section 4.1 and equations 10 to 14: a tile of 4x4
-outputs is A' [(G w G') * (B' d B)] A, where d is the tile's 6x6 inputs and * goes element by element; summed over the
-channels this is one product for each of the 36 elements.
+Lavin, Gray 2015, "Fast Algorithms for Convolutional Neural Networks", section 4.1: a tile of 4x4 outputs is
+A' [(G w G') * (B' d B)] A, where d is the tile's 6x6 inputs and * goes element by element; summed over the channels
+this is one product for each of the 36 elements.
 
 The pieces: filters transformed to [36, channels, lanes] (once, if they stay the same), tiles of inputs to
 [36, tile, channels], 36 products, and the transform back with whatever consumes the convolution. Errors are about
@@ -11,38 +11,30 @@ ten times those of the plain sum, 1e-5 of the largest result, and an infinity or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
     Alloc,
     Apply,
     Buffer,
-    Const,
     Expr,
     For,
     If,
     Kernel,
-    Let,
     Load,
     Local,
-    Rewriter,
     Stmt,
     Store,
 )
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
+from gnomon.compiler.lowering.minimal import Filtering, apart, matrices, planes
 from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, min_of, placed
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, coefficient, floordiv, maximum, modulo, product
-from gnomon.compiler.targets import Target
 
-B = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-     (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))  # fmt: skip
-G = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-     (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
-A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-OUT, IN, TAPS = 4, 6, 3
+OUT, TAPS = 4, 3
+IN = OUT + TAPS - 1
 
 CHANNELS = 16
 """Channels and filters below which the transforms cost more than they save."""
@@ -52,19 +44,12 @@ FILTER = {True: 1100, False: 5500}
 """The same for each channel and filter, to read them transformed (True) or to transform them too."""
 GAIN = 0.85
 """The share of the plain schedule's cost that it must be below."""
-PLANE = 16
-"""Numbers of a cache line, by which planes are moved apart."""
 MANY = 8
 """Pictures that a symbolic batch is taken to have, if one alone does not decide."""
 
 
-class Winograd:
+class Winograd(Filtering):
     """The schedule of a 3x3 convolution with stride 1 (or stride and dilation equal)."""
-
-    def __init__(self, p: Product, target: Target, constant: frozenset[str]):
-        self.p, self.target, self.constant = p, target, constant
-        self.dtype = p.total.dtype
-        self.lanes = target.lanes(dtypes.named(self.dtype).bits)
 
     # ---- whether
 
@@ -108,9 +93,6 @@ class Winograd:
             return 0 if self.gain(max(batch, 1)) < GAIN else None
         return next((n for n in (1, 2, 4, MANY) if self.gain(n) < GAIN), None)
 
-    def _constant(self) -> bool:
-        return all(b.name in self.constant for b in loads([self.p.right]))
-
     # ---- the pieces
 
     def run(self, label: str, plain: Sequence[Piece], least: int) -> list[Piece]:
@@ -121,9 +103,9 @@ class Winograd:
         self.down, self.across = ceildiv(oh.extent, OUT), ceildiv(ow.extent, OUT)
         self.tiles = self.batch * self.down * self.across
         *_, c = p.summed
-        filters = Buffer("filters", self.dtype, (IN * IN * apart(c.extent * p.lanes.extent),))
-        inputs = Buffer("inputs", self.dtype, (IN * IN * apart(self.tiles * c.extent),))
-        sums = Buffer("products", self.dtype, (IN * IN * apart(self.tiles * p.lanes.extent),))
+        filters = planes(IN * IN, c.extent * p.lanes.extent, "filters", self.dtype)
+        inputs = planes(IN * IN, self.tiles * c.extent, "inputs", self.dtype)
+        sums = planes(IN * IN, self.tiles * p.lanes.extent, "products", self.dtype)
         pieces = [
             self._filters(filters, label),
             self._inputs(inputs, (inputs, sums), label),
@@ -147,7 +129,8 @@ class Winograd:
         lanes = self.p.lanes
         taps = [[placed(self.p.right, {kh: i, kw: j}) for j in range(TAPS)] for i in range(TAPS)]
         place = lambda i, j: _place(i * IN + j, c, lanes)
-        body = self._blocks(lanes, self._transformed(taps, G, lambda i, j, e: Store(out, (place(i, j),), e)))
+        store = lambda i, j, e: Store(out, (place(i, j),), e)
+        body = self._blocks(lanes, self._transformed(taps, matrices(OUT, TAPS).g, store))
         kernel = Kernel(loads([self.p.right]), (out,), (For(c, (body,), "parallel"),), label=f"filters of {label}")
         return Piece(kernel, c.extent, 0, (out,), early=self._constant())
 
@@ -172,7 +155,8 @@ class Winograd:
             for i in range(IN)
         ]
         place = lambda i, j: _place(i * IN + j, tile, c)
-        body = self._blocks(c, self._transformed(taps, B, lambda i, j, e: Store(out, (place(i, j),), e)))
+        store = lambda i, j, e: Store(out, (place(i, j),), e)
+        body = self._blocks(c, self._transformed(taps, matrices(OUT, TAPS).b, store))
         kernel = Kernel(loads([p.left]), (out,), (For(tile, (body,), "parallel"),), label=f"tiles of {label}")
         return Piece(kernel, tile.extent, 0, scratch)
 
@@ -205,7 +189,7 @@ class Winograd:
         i, j = Index("i", OUT), Index("j", OUT)
         y, x = row * OUT + Size.of(i), column * OUT + Size.of(j)
         keep = lambda i, j, e: Store(found, ((i * OUT + j) * self.lanes + within,), e)
-        transform = self._vector(lanes, at, vector, self._transformed(taps, A, keep))
+        transform = self._vector(lanes, at, vector, self._transformed(taps, matrices(OUT, TAPS).a, keep))
         total = Load(found, ((Size.of(i) * OUT + Size.of(j)) * self.lanes + within,))
         change = {**dict.fromkeys(p.row_axes[:-2], picture), oh: y, ow: x, lanes: at}
         inner: Stmt = self._vector(lanes, at, vector, finished(p, change, total, "y"))
@@ -225,60 +209,6 @@ class Winograd:
         """Picture, row and column of a tile."""
         column, rest = modulo(tile, self.across), floordiv(tile, self.across)
         return floordiv(rest, self.down), modulo(rest, self.down), column
-
-    def _blocks(self, axis: Index, body: tuple[Stmt, ...]) -> Stmt:
-        """`body` for all of an axis, by vectors."""
-        block, vector = Index("block", ceildiv(axis.extent, self.lanes)), Index(f"l{self.lanes}", self.lanes)
-        return For(block, (self._vector(axis, Size.of(block) * self.lanes + Size.of(vector), vector, body),))
-
-    def _vector(self, axis: Index, at: Dim, vector: Index, body: tuple[Stmt, ...]) -> Stmt:
-        """`body` where `axis` is `at`, if it is not beyond the last."""
-        inside = Rewriter(index=lambda a: at if a is axis else None).body(body)
-        if axis.extent % self.lanes:  # type: ignore[operator]  # static
-            inside = (If(less(at, axis.extent), inside),)
-        return For(vector, inside, "vector")
-
-    def _transformed(
-        self, taps: Sequence[Sequence[Expr]], m: Sequence[Sequence[float]], store: Callable[[int, int, Expr], Stmt]
-    ) -> tuple[Stmt, ...]:
-        """`store` of each element of m taps m'."""
-        columns = range(len(taps))
-        body: list[Stmt] = []
-
-        def named(name: str, e: Expr) -> Local:
-            local = Local(name, self.dtype)
-            body.append(Let(local, e))
-            return local
-
-        half: list[list[Local]] = [[] for _ in m]
-        for j in columns:
-            tap = [named(f"d{i}{j}", taps[i][j]) for i in columns]
-            for i, row in enumerate(m):
-                half[i].append(named(f"h{i}{j}", self._combined(row, tap)))
-        for i in range(len(m)):
-            for j, row in enumerate(m):
-                body.append(store(i, j, self._combined(row, half[i])))
-        return tuple(body)
-
-    def _combined(self, factors: Sequence[float], values: Sequence[Expr]) -> Expr:
-        """The sum of factors * values."""
-        pairs = [(f, v) for f, v in zip(factors, values, strict=True) if f]
-        pairs.sort(key=lambda pair: abs(pair[0]) != 1 or pair[0] < 0)  # begin with a plain one
-        total: Expr | None = None
-        for f, v in pairs:
-            if total is None:
-                total = v if f == 1 else Apply(scalar("multiply"), (Const(self.dtype, f), v))
-            elif abs(f) == 1:
-                total = Apply(scalar("add" if f > 0 else "subtract"), (total, v))
-            else:
-                total = Apply(scalar("fma"), (Const(self.dtype, f), v, total))
-        assert total is not None
-        return total
-
-
-def apart(size: Dim) -> Dim:
-    """How far planes of `size` numbers are apart: not a power of two, or all compete for the same places of a cache."""
-    return size + PLANE
 
 
 def _place(plane: Dim, row: Index, column: Index) -> Dim:

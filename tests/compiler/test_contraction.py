@@ -22,6 +22,7 @@ import pytest
 from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.graph import Node
 from gnomon.compiler.kernel import Alloc, CopyTransposed, Prefetch, Stmt, statements
+from gnomon.compiler.lowering.minimal import matrices
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input, Parameter, key_of
 from gnomon.compiler.program import Launch
@@ -262,18 +263,56 @@ def test_minimal_filtering(name: str) -> None:
     """Where tiles reach beyond the picture, with lanes left over, and where few pictures take the plain way."""
     fast = replace(TARGETS[name], winograd=True)
     for batch, height, width, channels, filters in (
-        (symbol("b"), 24, 25, 40, 48), (1, 26, 23, 41, 50), (2, 20, 20, 64, 48), (symbol("b"), 14, 11, 70, 60),
+        (symbol("b"), 40, 41, 40, 48), (1, 42, 39, 41, 50), (2, 24, 20, 64, 48), (symbol("b"), 14, 11, 70, 60),
     ):  # fmt: skip
         compiled = Compiled(convolution(batch, height, width, channels, filters, flip=batch == 2), fast)
         labels = {s.label for s in compiled.program.steps if isinstance(s, Launch)}
         assert any("tiles" in label for label in labels), labels
         for pictures in [batch] if isinstance(batch, int) else (0, 1, 2, 9):
             compiled.check(b=pictures, k=9 * channels)  # within the rounding of the plain sum
-    few = Compiled(convolution(symbol("b"), 7, 7, 96, 96), fast)
+    few = Compiled(convolution(symbol("b"), 14, 14, 96, 96), fast)
     assert not any("tiles" in label for label in few.launches(b=1))
     assert any("tiles" in label for label in few.launches(b=8))
-    plain = Compiled(convolution(symbol("b"), 24, 25, 40, 48), TARGETS[name])
+    plain = Compiled(convolution(symbol("b"), 40, 41, 40, 48), TARGETS[name])
     assert not any("tiles" in label for label in plain.launches(b=4))
+
+
+def long_convolution(batch: Dim, length: int, channels: int, filters: int, taps: int, dilation: int) -> Product:
+    reach = (taps - 1) * dilation
+    x, w, bias = leaf("x", batch, length + reach, channels), leaf("w", taps, channels, filters), leaf("bias", filters)
+    patches = build.patches(x, 1, (taps,), (1,), (dilation,))
+    y = build.relu(build.add(build.contract(patches, w, (0, 1, 2, 3), (2, 3, 4), (0, 1, 4)), bias))
+
+    def formula(x, w, bias):
+        y = sum(x[:, k * dilation : k * dilation + length] @ w[k] for k in range(taps))
+        return [np.maximum(y + bias, 0)]
+
+    return Product([x, w, bias], [y], formula)
+
+
+@pytest.mark.parametrize("name", ["16x16", "64x32", "unfused"])
+def test_long_filters(name: str) -> None:
+    """With taps left over by groups, outputs by tiles, lanes by vectors, and dilation."""
+    fast = replace(TARGETS[name], winograd=True)
+    for batch, length, channels, filters, taps, dilation in (
+        (symbol("b"), 1001, 33, 47, 11, 1), (1, 1200, 32, 48, 13, 3), (2, 999, 40, 33, 16, 2),
+        (symbol("b"), 700, 48, 40, 41, 25),
+    ):  # fmt: skip
+        compiled = Compiled(long_convolution(batch, length, channels, filters, taps, dilation), fast)
+        assert any("tiles" in label for label in compiled.launches(b=1))
+        for pictures in [batch] if isinstance(batch, int) else (0, 1, 3):
+            compiled.check(b=pictures, k=taps * channels)
+    plain = Compiled(long_convolution(1, 1200, 32, 48, 13, 3), TARGETS[name])
+    assert not any("tiles" in label for label in plain.launches())
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (3, 3), (4, 3), (4, 4), (2, 5)])
+def test_matrices_of_minimal_filtering(outputs: int, taps: int) -> None:
+    rng = np.random.default_rng(outputs)
+    a, g, b = (np.array(m) for m in matrices(outputs, taps))
+    w, d = rng.standard_normal(taps), rng.standard_normal(outputs + taps - 1)
+    wanted = [d[i : i + taps] @ w for i in range(outputs)]
+    np.testing.assert_allclose(a @ ((g @ w) * (b @ d)), wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_policy() -> None:
