@@ -1,4 +1,4 @@
-"""Shared libraries from object files, by whichever linker there is."""
+"""Shared libraries from object files, by whichever linker there is; WebAssembly modules need none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from gnomon.compiler.aot import wasm
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.targets import Target
 
@@ -23,6 +24,8 @@ def shared_library(content: bytes, exported: Sequence[str], target: Target, name
     name   what the library calls itself
     Raises CompileError if there is no linker for the target here, or if none succeeds, with its words.
     """
+    if "wasm" in target.triple:
+        return wasm.link(content, exported)
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="gnomon-") as folder:
         Path(folder, "library.o").write_bytes(content)
@@ -43,17 +46,15 @@ def shared_library(content: bytes, exported: Sequence[str], target: Target, name
 def _commands(target: Target, exported: Sequence[str], name: str) -> Iterator[list[str]]:
     """Command lines of the linkers found, the quickest first. They read library.o and write library.out."""
     triple, ends = target.triple, ["library.o", "-o", "library.out"]
-    if "wasm" in triple:
-        exports = [f"--export={s}" for s in exported]
-        for tool in _tools("wasm-ld"):
-            yield [*tool, "--no-entry", "--strip-all", "--allow-undefined", *exports, *ends]
-    elif "apple" in triple:
+    if "apple" in triple:
         if sys.platform == "darwin" and (cc := shutil.which("cc")):
             yield [cc, "-dynamiclib", f"-Wl,-install_name,@rpath/{name}", *ends]
     elif "windows" in triple:
         exports = [f"/export:{s}" for s in exported]
+        # objects with floats ask for this symbol of the C library's, and nothing reads it
+        options = ["/dll", "/noentry", "/nodefaultlib", "/Brepro", f"/alternatename:_fltused={exported[0]}"]
         for tool in _tools("lld-link"):
-            yield [*tool, "/dll", "/noentry", "/nodefaultlib", "/Brepro", *exports, "/out:library.out", "library.o"]
+            yield [*tool, *options, *exports, "/out:library.out", "library.o"]
     else:
         options = [*ELF, "-soname", name, *ends]
         if _is_native(target) and (ld := shutil.which("ld")):

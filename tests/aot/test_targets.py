@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -226,3 +227,78 @@ def test_results_on_other_processors(many, name, tmp_path):
     done = subprocess.run([*command, *arguments], input=b"".join(a.tobytes() for a in given), capture_output=True)
     assert done.returncode == 0, done.stderr
     compare(library, results(library, done.stdout, sizes), wanted)
+
+
+NODE = """
+const fs = require("fs");
+const [file, prefix, sizes, lengths, results, ending] = JSON.parse(fs.readFileSync(0, "utf8"));
+WebAssembly.instantiate(fs.readFileSync(file)).then(({ instance }) => {
+  const e = instance.exports;
+  let at = e.__heap_base.value;
+  const take = (bytes) => { const place = at; at += (bytes + 63) & ~63; return place; };
+  const given = lengths.map(([name, bytes]) => [name, take(bytes), bytes]);
+  const filled = results.map((bytes) => [take(bytes), bytes]);
+  const needed = e[prefix + "_workspace_bytes"](...sizes);
+  const workspace = take(needed);
+  const more = Math.ceil((at - e.memory.buffer.byteLength) / 65536);
+  if (more > 0) e.memory.grow(more);
+  const memory = new Uint8Array(e.memory.buffer);
+  for (const [name, place] of given) memory.set(fs.readFileSync(name), place);
+  const places = [...given.map((g) => g[1]), ...filled.map((f) => f[0])];
+  const code = e[prefix + "_run"](...places, ...sizes, workspace, needed, ...ending);
+  if (code) throw new Error("code " + code);
+  for (const [place, bytes] of filled) fs.writeSync(1, Buffer.from(e.memory.buffer, place, bytes));
+});
+"""
+
+
+def in_node(folder: Path, library: aot.Library, given: list[np.ndarray], sizes: dict[str, int]) -> list[np.ndarray]:
+    """What a library computes as a WebAssembly module; skips where there is no Node.js."""
+
+
+    from gnomon.compiler.sizes import evaluate
+
+    if shutil.which("node") is None:
+        pytest.skip("node is not here")
+    ahead.write(library, folder / "module", "shared", ".wasm")
+    lengths = []
+    for k, a in enumerate(given):
+        (folder / f"in{k}").write_bytes(np.ascontiguousarray(a).tobytes())
+        lengths.append([str(folder / f"in{k}"), a.nbytes])
+    shapes = [[evaluate(d, sizes) for d in a.shape] for a in library.routines[0].outputs]
+    amounts = [
+        int(np.prod(s)) * np.dtype(a.dtype).itemsize for s, a in zip(shapes, library.routines[0].outputs, strict=True)
+    ]
+    told = [str(folder / "module.wasm"), library.prefix, [sizes[s] for s in library.sizes], lengths, amounts,
+            [0] * library.threads]  # fmt: skip
+    (folder / "run.js").write_text(NODE)
+    done = subprocess.run(["node", "run.js"], input=json.dumps(told).encode(), cwd=folder, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return results(library, done.stdout, sizes)
+
+
+@pytest.mark.parametrize("cpu", ["generic", "mvp"])
+def test_webassembly(many, cpu, tmp_path):
+    library = ahead.build(many, "many", targets.find("wasm32", cpu))
+    given, sizes = arrays()
+    compare(library, in_node(tmp_path, library, given, sizes), many(*given))
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_model_as_webassembly(threads, tmp_path):
+    model = article()
+    library = ahead.build(model, "article", targets.find("wasm32"), threads=threads)
+    x = np.random.default_rng(0).normal(size=(3, 784)).astype("float32")
+    (found,) = in_node(tmp_path, library, [x], {"batch": 3})
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    module = symbols.read((tmp_path / "module.wasm").read_bytes())
+    assert not module.undefined
+    assert {"article_run", "article_workspace_bytes", "memory", "__heap_base"} <= module.defined
+
+
+def test_webassembly_without_node_is_a_module_all_the_same(tmp_path):
+    library = ahead.build(article(), "article", targets.find("wasm32"))
+    files = ahead.write(library, tmp_path / "a", "shared", ".wasm").files
+    content = (tmp_path / "a.wasm").read_bytes()
+    assert content[:8] == b"\0asm\1\0\0\0"
+    assert files[str(tmp_path / "a.wasm")] == len(content) < 110_000
