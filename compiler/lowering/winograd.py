@@ -44,8 +44,8 @@ FILTER = {True: 1100, False: 5500}
 """The same for each channel and filter, to read them transformed (True) or to transform them too."""
 GAIN = 0.85
 """The share of the plain schedule's cost that it must be below."""
-MANY = 8
-"""Pictures that a symbolic batch is taken to have, if one alone does not decide."""
+MANY = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of pictures from which on it may pay where the batch is symbolic."""
 
 
 class Winograd(Filtering):
@@ -91,7 +91,7 @@ class Winograd(Filtering):
         batch = product(a.extent for a in self.p.row_axes[:-2])
         if isinstance(batch, int):
             return 0 if self.gain(max(batch, 1)) < GAIN else None
-        return next((n for n in (1, 2, 4, MANY) if self.gain(n) < GAIN), None)
+        return next((n for n in MANY if self.gain(n) < GAIN), None)
 
     # ---- the pieces
 
