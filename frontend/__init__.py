@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "activations callbacks compiler config constraints datasets initializers layers losses metrics models ops "
+    "activations callbacks compiler config constraints datasets dtype_policies initializers layers losses metrics models ops "
     "optimizers preprocessing random regularizers runtime saving utils"
 ).split()
 

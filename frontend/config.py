@@ -1,13 +1,23 @@
-"""Settings of the session: the float type that layers use, the small number of the formulas, the image layout."""
+"""Settings of the session: dtypes, the small number of the formulas, the image layout, limits and messages of fit."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from gnomon.layers.policy import DTypePolicy
+
 _floatx = "float32"
 _epsilon = 1e-7
 _image_data_format = "channels_last"
+_max_epochs: int | None = None
+_max_steps_per_epoch: int | None = None
+_interactive_logging = True
+_traceback_filtering = True
+_flash_attention = True
 
 
 def floatx() -> str:
@@ -45,3 +55,135 @@ def set_image_data_format(value: str) -> None:
     if value not in ("channels_last", "channels_first"):
         raise ArgumentError(f"image_data_format must be 'channels_last' or 'channels_first', got {value!r}")
     _image_data_format = value
+
+
+# ---- dtypes of layers
+
+
+def dtype_policy() -> DTypePolicy:
+    """The policy of layers that are given none: what `set_dtype_policy` set, else `floatx()`."""
+    from gnomon.layers import policy
+
+    return policy.dtype_policy()
+
+
+def set_dtype_policy(policy: Any) -> None:
+    """Set the policy of all layers made from now on: "float32", "mixed_float16" ... None returns to `floatx()`.
+
+    Raises ArgumentError or DTypeError for what is no policy.
+    """
+    from gnomon.layers import policy as policies
+
+    policies.set_dtype_policy(policy)
+
+
+# ---- limits, for trying out programs
+
+
+def max_epochs() -> int | None:
+    """How many epochs `fit` trains at most; None: as many as it is told."""
+    return _max_epochs
+
+
+def set_max_epochs(max_epochs: int | None) -> None:
+    """Raises ArgumentError unless it is a positive integer or None."""
+    global _max_epochs
+    _max_epochs = _limit("max_epochs", max_epochs)
+
+
+def max_steps_per_epoch() -> int | None:
+    """How many batches `fit`, `evaluate` and `predict` take at most; None: all there are."""
+    return _max_steps_per_epoch
+
+
+def set_max_steps_per_epoch(max_steps_per_epoch: int | None) -> None:
+    """Raises ArgumentError unless it is a positive integer or None."""
+    global _max_steps_per_epoch
+    _max_steps_per_epoch = _limit("max_steps_per_epoch", max_steps_per_epoch)
+
+
+def _limit(name: str, value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+        raise ArgumentError(f"{name} must be a positive integer or None, got {value!r}")
+    return value
+
+
+# ---- messages
+
+
+def is_interactive_logging_enabled() -> bool:
+    """Whether progress bars and callbacks print, or write to Python's logger "gnomon"."""
+    return _interactive_logging
+
+
+def enable_interactive_logging() -> None:
+    """Let progress bars and callbacks print."""
+    global _interactive_logging
+    _interactive_logging = True
+
+
+def disable_interactive_logging() -> None:
+    """Let progress bars and callbacks write to Python's logger "gnomon" (level INFO) instead of printing."""
+    global _interactive_logging
+    _interactive_logging = False
+
+
+def is_traceback_filtering_enabled() -> bool:
+    """What was set; tracebacks are whole in any case, and errors name the user's line."""
+    return _traceback_filtering
+
+
+def enable_traceback_filtering() -> None:
+    """Taken for Keras's sake: nothing is filtered."""
+    global _traceback_filtering
+    _traceback_filtering = True
+
+
+def disable_traceback_filtering() -> None:
+    """Taken for Keras's sake: nothing is filtered."""
+    global _traceback_filtering
+    _traceback_filtering = False
+
+
+# ---- what Keras chooses between and gnomon does not
+
+
+def is_flash_attention_enabled() -> bool:
+    """What was set; there is one attention, which is compiled with all around it."""
+    return _flash_attention
+
+
+def enable_flash_attention() -> None:
+    """Taken for Keras's sake."""
+    global _flash_attention
+    _flash_attention = True
+
+
+def disable_flash_attention() -> None:
+    """Taken for Keras's sake."""
+    global _flash_attention
+    _flash_attention = False
+
+
+def backend() -> str:
+    """'gnomon': there is one, with nothing to choose."""
+    return "gnomon"
+
+
+def set_backend(backend: str) -> None:
+    """Raises ArgumentError for all but 'gnomon'."""
+    if backend != "gnomon":
+        raise ArgumentError(f"gnomon has a compiler of its own and no back ends to choose from, got {backend!r}")
+
+
+def is_nnx_enabled() -> bool:
+    """False: that is a mode of Keras on JAX."""
+    return False
+
+
+def enable_unsafe_deserialization() -> None:
+    """Raises ArgumentError: code in files is never run. Functions are written with def and found by their names."""
+    raise ArgumentError(
+        "gnomon never runs code that it finds in files: define functions with def, and register them with "
+        "gnomon.saving.register_keras_serializable or name them in a custom_object_scope"
+    )

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from gnomon.callbacks.callback import Monitor
+from gnomon.utils.progbar import write
 
 
 class EarlyStopping(Monitor):
@@ -67,8 +68,8 @@ class EarlyStopping(Monitor):
 
     def on_train_end(self, logs=None):
         if self.stopped_epoch > 0 and self.verbose > 0:
-            print(f"Epoch {self.stopped_epoch + 1}: early stopping", flush=True)
+            write(f"Epoch {self.stopped_epoch + 1}: early stopping\n")
         if self.restore_best_weights and self.best_weights is not None:
             if self.verbose > 0:
-                print(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.", flush=True)
+                write(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.\n")
             self.model.set_weights(self.best_weights)

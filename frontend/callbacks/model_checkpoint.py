@@ -8,6 +8,7 @@ from typing import Any
 
 from gnomon.callbacks.callback import BATCH_HOOKS, Monitor
 from gnomon.compiler.errors import ArgumentError
+from gnomon.utils.progbar import write
 
 
 class ModelCheckpoint(Monitor):
@@ -103,7 +104,7 @@ class ModelCheckpoint(Monitor):
 
     def _say(self, text: str) -> None:
         if self.verbose > 0:
-            print(f"\n{text}", flush=True)
+            write(f"\n{text}\n")
 
     def _path(self, epoch: int, batch: int | None, logs: dict) -> str:
         names = {**logs, "epoch": epoch + 1}

@@ -11,6 +11,7 @@ import numpy as np
 
 from gnomon.callbacks.callback import Callback, Monitor
 from gnomon.compiler.errors import ArgumentError, NumericError, StateError
+from gnomon.utils.progbar import write
 
 
 class LearningRateScheduler(Callback):
@@ -27,7 +28,7 @@ class LearningRateScheduler(Callback):
             raise ArgumentError(f"The output of the `schedule` function should be a float. Got: {new!r}")
         self.model.optimizer.learning_rate = float(new)
         if self.verbose > 0:
-            print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {float(new)}.", flush=True)
+            write(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {float(new)}.\n")
 
     def _takes_rate(self) -> bool:
         try:
@@ -101,7 +102,7 @@ class ReduceLROnPlateau(Monitor):
                 new = max(rate * self.factor, self.min_lr)
                 self.model.optimizer.learning_rate = new
                 if self.verbose > 0:
-                    print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {new}.", flush=True)
+                    write(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {new}.\n")
                 self.cooldown_counter, self.wait = self.cooldown, 0
 
 
@@ -118,7 +119,7 @@ class TerminateOnNaN(Callback):
             return
         if self.raise_error:
             raise NumericError(f"NaN or Inf loss encountered at batch {batch}. Loss value: {loss}. Training is over")
-        print(f"Batch {batch}: Invalid loss, terminating training", flush=True)
+        write(f"Batch {batch}: Invalid loss, terminating training\n")
         self.model.stop_training = True
 
 

@@ -13,7 +13,15 @@ _MIXED = {"mixed_float16": ("float16", "float32")}
 
 
 class DTypePolicy:
-    """'float32' and its like compute and store in one dtype; 'mixed_float16' stores float32 and computes float16."""
+    """'float32' and its like compute and store in one dtype; 'mixed_float16' stores float32 and computes float16.
+
+    A layer casts float inputs to the compute dtype, and its weights too while it is called; sums are taken in float32,
+    and normalization is computed in it. Optimizers change the float32 weights, by gradients of a loss that
+    `compile(auto_scale_loss=True)` scales so that small ones are not lost.
+
+    Raises DTypeError for a name that is no dtype and no mixture, 'mixed_bfloat16' among them: there is no bfloat16.
+    Micikevicius et al. 2018, "Mixed precision training", section 3.
+    """
 
     keras_module = "keras"
     name: str
@@ -23,6 +31,8 @@ class DTypePolicy:
         if not isinstance(name, str):
             raise DTypeError(f"a dtype policy is named by a string such as 'float32', got {name!r}")
         self.name = name
+        if name == "mixed_bfloat16":
+            raise DTypeError("gnomon has no bfloat16 yet: use the policy 'mixed_float16', or 'float32'")
         if name in _MIXED:
             self.compute_dtype, self.variable_dtype = _MIXED[name]
         else:
@@ -46,6 +56,9 @@ class DTypePolicy:
         return f'<DTypePolicy "{self.name}">'
 
 
+FloatDTypePolicy = DTypePolicy  # another name that Keras has for it
+
+
 def get_policy(identifier: Any) -> DTypePolicy:
     """A policy from what users pass as `dtype`: None, a name, a NumPy dtype, a policy, or its serialized form."""
     if identifier is None:
@@ -54,7 +67,7 @@ def get_policy(identifier: Any) -> DTypePolicy:
         return identifier
     if isinstance(identifier, dict):
         return DTypePolicy(**identifier.get("config", {}))
-    if isinstance(identifier, str) and identifier in _MIXED:
+    if isinstance(identifier, str) and identifier.startswith("mixed_"):
         return DTypePolicy(identifier)
     try:
         return DTypePolicy(dtypes.canonical(identifier))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gnomon import config
 from gnomon.compiler import grad as differentiate
 from gnomon.compiler.errors import ArgumentError, DataError, StateError
 from gnomon.compiler.passes import stabilize
@@ -319,6 +320,7 @@ class Trainer:
             warnings.warn("the argument `nb_epoch` is now called `epochs`", DeprecationWarning, stacklevel=2)
             epochs = nb_epoch
         _check_epochs(epochs, initial_epoch)
+        epochs = _limited("epochs", epochs, config.max_epochs())
         verbose = _verbosity(verbose)
         due = _due(validation_freq)
         source = adapters.adapt(x, y, sample_weight, batch_size, steps_per_epoch, bool(shuffle))
@@ -328,6 +330,7 @@ class Trainer:
                     "`validation_split` is only supported for arrays, not for data that comes in batches"
                 )
             source, validation_data = adapters.split(source, validation_split)
+        steps_per_epoch = _limited_steps(steps_per_epoch, source)
         if class_weight is not None and isinstance(source, ArrayData):
             source = _weighted(source, class_weight)
         if isinstance(source, ArrayData):
@@ -337,6 +340,7 @@ class Trainer:
         validation = None
         if validation_data is not None:
             validation = _validation(validation_data, validation_batch_size or batch_size, validation_steps)
+            validation_steps = _limited_steps(validation_steps, validation)
         hooks = callbacks
         if not isinstance(callbacks, CallbackList):
             hooks = CallbackList(
@@ -485,6 +489,7 @@ class Trainer:
         self._ready("evaluate")
         verbose = _verbosity(verbose)
         source = adapters.adapt(x, y, sample_weight, batch_size, steps)
+        steps = _limited_steps(steps, source)
         hooks = callbacks
         if not isinstance(callbacks, CallbackList):
             hooks = CallbackList(
@@ -518,6 +523,7 @@ class Trainer:
 
         verbose = _verbosity(verbose)
         source = adapters.adapt(x, None, None, batch_size, steps)
+        steps = _limited_steps(steps, source)
         hooks = callbacks
         if not isinstance(callbacks, CallbackList):
             hooks = CallbackList(
@@ -683,6 +689,22 @@ def _naming(argument: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{argument}: {error}") from error
+
+
+def _limited(name: str, value: Any, limit: int | None) -> Any:
+    """`value`, or the limit of `config` where that is less, with a warning."""
+    if limit is None or (value is not None and value <= limit):
+        return value
+    if value is not None:
+        warnings.warn(f"Limiting {name} to {limit}, as set in gnomon.config", stacklevel=3)
+    return limit
+
+
+def _limited_steps(steps: int | None, source: ArrayData | BatchData) -> int | None:
+    limit = config.max_steps_per_epoch()
+    if limit is None or (steps is None and source.steps is not None and source.steps <= limit):
+        return steps
+    return _limited("steps_per_epoch", steps, limit)
 
 
 def _check_epochs(epochs: Any, initial: Any) -> None:

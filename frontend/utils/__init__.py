@@ -22,6 +22,8 @@ _ELSEWHERE = {
     "CustomObjectScope": "saving", "custom_object_scope": "saving", "deserialize_keras_object": "saving",
     "get_custom_objects": "saving", "get_registered_name": "saving", "get_registered_object": "saving",
     "register_keras_serializable": "saving", "serialize_keras_object": "saving",
+    "disable_interactive_logging": "config", "enable_interactive_logging": "config",
+    "is_interactive_logging_enabled": "config",
 }  # fmt: skip
 """What Keras has here, too; loaded when it is asked for."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler.errors import ArgumentError
+from gnomon.config import is_interactive_logging_enabled
 
 GREEN, WHITE, BOLD, END = "\x1b[32m", "\x1b[37m", "\x1b[1m", "\x1b[0m"
 
@@ -128,7 +130,12 @@ class Progbar:
 
 
 def write(text: str) -> None:
-    """Print without a line's end, at once; in plain characters where the output has no others."""
+    """Print without a line's end, at once; in plain characters where the output has no others.
+
+    Without interactive logging (`gnomon.config`) it is a message to the logger "gnomon".
+    """
+    if not is_interactive_logging_enabled():
+        return logging.getLogger("gnomon").info("%s", text.strip("\b\r\n"))
     try:
         sys.stdout.write(text)
     except UnicodeEncodeError:
