@@ -19,6 +19,7 @@ class Surroundings:
 
 _surroundings: ContextVar[Surroundings | None] = ContextVar("surroundings", default=None)
 _path: ContextVar[tuple[tuple[int, str], ...]] = ContextVar("path", default=())
+_autocast: ContextVar[str | None] = ContextVar("autocast", default=None)
 
 
 def surroundings() -> Surroundings | None:
@@ -39,6 +40,21 @@ def calling(training: bool | None, definition: bool) -> Iterator[None]:
         yield
     finally:
         _surroundings.reset(token)
+
+
+def autocast() -> str | None:
+    """The dtype that float variables read as in the layer being called, None for their own."""
+    return _autocast.get()
+
+
+@contextmanager
+def autocasting(dtype: str | None) -> Iterator[None]:
+    """Inside, variables that allow it read as `dtype`; None: as they are."""
+    token = _autocast.set(dtype)
+    try:
+        yield
+    finally:
+        _autocast.reset(token)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Parameter
 from gnomon.runtime.buffer import Buffer, lent
+from gnomon.surroundings import autocast
 from gnomon.tensor import Tensor, new_parameter, node_of
 
 _variables: WeakValueDictionary[Node, Variable]
@@ -71,9 +72,15 @@ class Variable(Tensor):
         _variables[self.node] = self
 
     def __gnomon_node__(self) -> Node:
-        """The value that an expression written now reads: what was assigned in this scope, else the state itself."""
-        scope = _updates.get()
-        return self.node if scope is None else scope.get(self, self.node)
+        """The value that an expression written now reads: what was assigned in this scope, else the state itself.
+
+        Inside a layer that computes in another dtype it is cast to that (mixed precision).
+        """
+        scope, wanted = _updates.get(), autocast()
+        node = self.node if scope is None else scope.get(self, self.node)
+        if wanted is None or not self.autocast or not dtypes.is_float(node.dtype):
+            return node
+        return build.cast(node, wanted)
 
     @property
     def value(self) -> Tensor:

@@ -30,7 +30,7 @@ from gnomon.layers.input_spec import InputSpec, check_inputs
 from gnomon.layers.policy import DTypePolicy, get_policy, serialize_policy
 from gnomon.layers.tracking import LayerState, Tracked
 from gnomon.naming import auto_name
-from gnomon.surroundings import calling, path_of, surroundings
+from gnomon.surroundings import autocasting, calling, path_of, surroundings
 from gnomon.tensor import Array, Tensor, as_dims, new_input, node_of
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates, is_tracing
@@ -254,7 +254,9 @@ class Layer(Tracked):
             if "training" in arguments.values and training is not None:
                 arguments.values["training"] = training
             mask = self._fill_masks(arguments)
-            with calling(training, around.definition if around is not None else definition), layer_scope(self.name):
+            mixed = self.compute_dtype if self.autocast and self.compute_dtype != self.variable_dtype else None
+            inside = calling(training, around.definition if around is not None else definition)
+            with inside, layer_scope(self.name), autocasting(mixed):
                 outputs = self.call(*arguments.bound.args, **arguments.bound.kwargs)
                 outputs = tree.map_structure(self._as_output, outputs)
                 self._regularize_activity(outputs)

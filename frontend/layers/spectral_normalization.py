@@ -9,6 +9,7 @@ from gnomon.compiler.errors import ArgumentError
 from gnomon.layers.input_spec import InputSpec
 from gnomon.layers.layer import Layer
 from gnomon.layers.wrapper import Wrapper
+from gnomon.surroundings import autocasting
 from gnomon.tensor import Tensor
 
 
@@ -60,8 +61,9 @@ class SpectralNormalization(Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
     def normalized_weights(self) -> tuple[Tensor, Tensor]:
-        """The next values of `vector_u` and of the kernel."""
-        kernel, before = self.kernel.value, self.vector_u.value
+        """The next values of `vector_u` and of the kernel, in their own dtype whatever the layer computes in."""
+        with autocasting(None):
+            kernel, before = self.kernel.value, self.vector_u.value
         matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
         u = before
         for _ in range(self.power_iterations):
