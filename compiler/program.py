@@ -142,7 +142,8 @@ class Library:
 @dataclass(frozen=True)
 class Prepare:
     """Run `steps` if variables may have changed since they last ran: if slot `clock` is below 0, for some may change at
-    any time, or differs from the kept slot `seen`, which then becomes equal. What they compute, in kept slots, depends on nothing but variables and constants."""
+    any time, or differs from the kept slot `seen`, which then becomes equal. What they compute, in kept slots, depends
+    on nothing but variables and constants."""
 
     clock: int
     seen: int

@@ -124,8 +124,8 @@ class _Program:
             raise self._error(f"{slot.dtype}{list(slot.shape)} is no row of {whole.name!r}")
         if row.edge >= 0 and (edge := self.program.slots[row.edge]).shape != slot.shape:
             raise self._error(f"{edge.name!r} stands for rows of {whole.name!r}, but has another shape")
-        if self.program.slots[row.counter].dtype != "int64":
-            raise self._error(f"{self.program.slots[row.counter].name!r} numbers rows of {whole.name!r}, and is no int64")
+        if (counter := self.program.slots[row.counter]).dtype != "int64":
+            raise self._error(f"{counter.name!r} is {counter.dtype}, but numbers rows of {whole.name!r}")
 
     def _owner(self, slot: int) -> int:
         for _ in self.program.slots:

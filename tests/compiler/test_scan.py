@@ -4,7 +4,7 @@ compiled loop."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from gnomon import debug
 from gnomon.compiler import verify
-from gnomon.compiler.errors import DTypeError, GraphError, ShapeError
+from gnomon.compiler.errors import CheckError, DTypeError, GraphError, ShapeError
 from gnomon.compiler.grad import jvp, vjp
 from gnomon.compiler.graph import Node, TensorType, walk
 from gnomon.compiler.interpret import evaluate_graph
@@ -24,7 +24,7 @@ from gnomon.compiler.ops.leaves import Input, fresh_input
 from gnomon.compiler.ops.residuals import residuals
 from gnomon.compiler.ops.scan import COUNTER, Delayed, Scan, checkpointed
 from gnomon.compiler.passes import simplify
-from gnomon.compiler.program import Copy, Launch, Repeat, all_steps
+from gnomon.compiler.program import Copy, Launch, Repeat, Slot, all_steps
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, evaluate, symbol
 from gnomon.compiler.vectorize import vectorize
@@ -635,6 +635,27 @@ def test_the_debug_modes_look_into_loops(monkeypatch: pytest.MonkeyPatch) -> Non
     fn(*arrays_for(fn.graph.inputs, SIZES[0]))
     inputs, outputs = CASES[6].build("float32")
     compiled(inputs, outputs)(*arrays_for(inputs, SIZES[0]))
+
+
+def test_views_fit_what_they_are_views_of() -> None:
+    inputs, outputs = CASES[0].build("float32")
+    fn = compiled(inputs, outputs)
+    program, kernels = fn.program, fn.stages.kernels
+    views = [k for k, s in enumerate(program.slots) if s.row is not None]
+    assert views
+
+    def broken(change: Callable[[Slot], Slot], match: str) -> None:
+        slots = [change(s) if k in views else s for k, s in enumerate(program.slots)]
+        with pytest.raises(CheckError, match=match):
+            verify.check_program(replace(program, slots=tuple(slots)), kernels)
+
+    broken(lambda s: replace(s, dtype="float64"), "is no row of")
+    broken(lambda s: replace(s, row=replace(s.row, counter=program.inputs[0])), "is float32, but numbers rows of")
+    broken(lambda s: replace(s, row=replace(s.row, edge=program.inputs[0])), "but has another shape")
+    alone = [replace(s, steps=s.steps[:1]) if isinstance(s, Repeat) else s for s in program.steps]
+    verify.check_program(replace(program, steps=tuple(alone)), kernels)
+    with pytest.raises(CheckError, match="before anything is written to it"):
+        verify.check_program(replace(program, steps=tuple(s.steps[0] for s in alone if isinstance(s, Repeat))), kernels)
 
 
 # ---- what is kept
