@@ -9,7 +9,7 @@ from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.layers.input_spec import InputSpec
-from gnomon.layers.normalization import Normalized, checked_axes, shifted_moments, wide
+from gnomon.layers.normalization import Normalized, Shifted, checked_axes, wide
 from gnomon.tensor import Tensor, node_of
 
 
@@ -86,24 +86,40 @@ class BatchNormalization(Normalized):
         self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: shape[0]})
 
     def call(self, inputs, training=None, mask=None):
-        x = wide(inputs)
+        x = Tensor(wide(inputs))
         gamma, beta = (None if v is None else Tensor(wide(v)) for v in (self.gamma, self.beta))
         if training and self.trainable:
-            found = self._masked_moments(x, node_of(mask)) if mask is not None else self._moments(x)
-            mean, variance = Tensor(found[0]), Tensor(found[1])
+            x, mean, centre, variance = self._moments(x.node, None if mask is None else node_of(mask))
             if self.renorm:
                 gamma, beta = self._corrected(mean, variance, gamma, beta)
                 self._remember_deviation(mean, variance)
             else:
                 _move(self.moving_mean, mean, self.momentum)
                 _move(self.moving_variance, variance, self.momentum)
+            factor = ops.rsqrt(variance + self.epsilon)
+            factor = factor if gamma is None else factor * gamma
+            # in this form the gradient sums over the batch are two: of g, and of g * x
+            shift = -centre * factor if beta is None else beta - centre * factor
+            outputs = x * self._spread(factor, x) + self._spread(shift, x)
         else:
-            mean, variance = self.moving_mean, self.moving_variance
-        outputs = ops.batch_normalization(Tensor(x), mean, variance, self.axis, beta, gamma, self.epsilon)
+            outputs = ops.batch_normalization(
+                x, self.moving_mean, self.moving_variance, self.axis, beta, gamma, self.epsilon
+            )
         return outputs.astype(self.compute_dtype)
 
-    def _moments(self, x: Node) -> tuple[Node, Node]:
-        return shifted_moments(x, [k for k in range(x.rank) if k != self.axis % x.rank])
+    def _spread(self, v: Tensor, like: Tensor) -> Tensor:
+        """One value per channel at each place."""
+        return Tensor(build.broadcast(v.node, like.node.shape, [self.axis % like.ndim]))
+
+    def _moments(self, x: Node, mask: Node | None) -> tuple[Tensor, ...]:
+        """x counted from somewhere near; then by channel: its mean, this counted from there, and the variance."""
+        if mask is None:
+            found = Shifted.of(x, [k for k in range(x.rank) if k != self.axis % x.rank])
+            mean = build.add(found.first, found.offset)
+            return tuple(Tensor(v) for v in (found.values, mean, found.offset, found.variance))
+        mean, variance = self._masked_moments(x, mask)
+        values = build.subtract(x, build.broadcast(mean, x.shape, [self.axis % x.rank]))
+        return Tensor(values), Tensor(mean), Tensor(build.full_like(mean, 0)), Tensor(variance)
 
     def _masked_moments(self, x: Node, mask: Node) -> tuple[Node, Node]:
         """Of the elements where the mask holds. The mean is taken first: the first element may be one that is not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gnomon import constraints, initializers, ops, regularizers
@@ -106,22 +107,36 @@ def wide(x: Any) -> Node:
     return build.cast(node, dtypes.promote(node.dtype, "float32"))
 
 
-def shifted_moments(x: Node, axes: Sequence[int]) -> tuple[Node, Node]:
-    """(mean, variance) over `axes`, which are dropped, from sums of x - k and (x - k)² taken in one pass.
+@dataclass(frozen=True)
+class Shifted:
+    """x and its moments over some axes, counted from k, the first of the elements that are averaged.
 
-    k is the first of the elements that are averaged. Neither result depends on it but for rounding: while the mean is
-    at most some deviations away from k, nothing is cancelled, however far both are from 0.
+    values     x - k
+    first      k; as the others below without the axes averaged over
+    offset     the mean minus k
+    variance   of the population
+
+    Both sums, of x - k and of its squares, are taken in one pass. Nothing depends on k but for rounding: while the mean
+    is at most some deviations away from k, nothing is cancelled, however far both are from 0.
     Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", the algorithm of shifted data.
-    Raises ShapeError where x is known to be empty.
     """
-    shape, kept = x.shape, [k for k in range(x.rank) if k not in axes]
-    first = build.slice(x, [0] * x.rank, [d if k in kept else 1 for k, d in enumerate(shape)])
-    first = build.stop_gradient(build.reshape(first, [shape[k] for k in kept]))
-    y = build.subtract(x, build.broadcast(first, shape, kept))
-    offset = build.mean(y, axes)
-    spread = build.subtract(build.mean(build.square(y), axes), build.square(offset))
-    # not a maximum, which would halve the gradient where the variance is 0
-    return build.add(first, offset), build.where(build.less(spread, 0.0), 0.0, spread)
+
+    values: Node
+    first: Node
+    offset: Node
+    variance: Node
+
+    @classmethod
+    def of(cls, x: Node, axes: Sequence[int]) -> Shifted:
+        """Raises ShapeError where x is known to be empty."""
+        shape, kept = x.shape, [k for k in range(x.rank) if k not in axes]
+        first = build.slice(x, [0] * x.rank, [d if k in kept else 1 for k, d in enumerate(shape)])
+        first = build.stop_gradient(build.reshape(first, [shape[k] for k in kept]))
+        values = build.subtract(x, build.broadcast(first, shape, kept))
+        offset = build.mean(values, axes)
+        spread = build.subtract(build.mean(build.square(values), axes), build.square(offset))
+        # not a maximum, which would halve the gradient where the variance is 0
+        return cls(values, first, offset, build.where(build.less(spread, 0.0), 0.0, spread))
 
 
 class LayerNormalization(Normalized):
@@ -249,7 +264,7 @@ class GroupNormalization(Normalized):
         within = (self.groups, x.shape[axis] // self.groups)
         shape = (*x.shape[:axis], *within, *x.shape[axis + 1 :])
         grouped = build.reshape(x, shape)
-        mean, variance = shifted_moments(grouped, [k for k in range(1, len(shape)) if k != axis])
+        found = Shifted.of(grouped, [k for k in range(1, len(shape)) if k != axis])
 
         def of_groups(v: Any) -> Any:
             return build.broadcast(v, shape, [0, axis])
@@ -257,10 +272,10 @@ class GroupNormalization(Normalized):
         def of_channels(v: Any) -> Any:
             return build.broadcast(build.reshape(build.cast(node_of(v), x.dtype), within), shape, [axis, axis + 1])
 
-        factor = of_groups(build.rsqrt(build.add(variance, self.epsilon)))
+        factor = of_groups(build.rsqrt(build.add(found.variance, self.epsilon)))
         if self.gamma is not None:
             factor = build.multiply(factor, of_channels(self.gamma))
-        outputs = build.multiply(build.subtract(grouped, of_groups(mean)), factor)
+        outputs = build.multiply(build.subtract(found.values, of_groups(found.offset)), factor)
         if self.beta is not None:
             outputs = build.add(outputs, of_channels(self.beta))
         return Tensor(build.cast(build.reshape(outputs, x.shape), self.compute_dtype))

@@ -136,7 +136,7 @@ def test_statistics_far_from_0_are_accurate(axis):
     given = layers.Input(x.shape[1:])
     program = gnomon.function([given], layer(given, training=True))
     for y in (layer(x, training=True), program(x)):
-        np.testing.assert_allclose(y, (exact - mean) / np.sqrt(variance + 1e-3), atol=1e-4)  # 1e3 has steps of 6e-5
+        np.testing.assert_allclose(y, (exact - mean) / np.sqrt(variance + 1e-3), atol=1e-5)
     np.testing.assert_allclose(layer.moving_mean, mean.ravel(), rtol=1e-7)
     np.testing.assert_allclose(layer.moving_variance, variance.ravel(), rtol=2e-5)
 
