@@ -104,7 +104,6 @@ class GatedCell(DropoutCell, Layer):
 
         The bias is added before the gates part, so that a loop finds one large product that it can do beforehand.
         """
-        weight, bias = self.cast(weight), None if bias is None else self.cast(bias)
         if len(masks) > 1:
             found = [product(x * m, w) for m, w in zip(masks, self.split(weight), strict=True)]
             if bias is None:
@@ -112,10 +111,6 @@ class GatedCell(DropoutCell, Layer):
             return [self.add_bias(f, b) for f, b in zip(found, self.split(bias), strict=True)]
         sums = product(x * masks[0] if masks else x, weight)
         return self.split(sums if bias is None else self.add_bias(sums, bias), self.channel_axis)
-
-    def cast(self, weight: Any) -> Tensor:
-        """A weight as steps compute with it."""
-        return ops.cast(weight, self.compute_dtype)
 
     channel_axis = -1
 

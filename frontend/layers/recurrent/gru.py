@@ -67,12 +67,11 @@ class GRUCell(GatedCell):
             r = self.recurrently_activate(x_r + r_r)
             n = self.activate(x_n + r * r_n)
         else:
-            weight = self.cast(self.recurrent_kernel)
-            *two, last = self.split(weight)
+            *two, last = self.split(self.recurrent_kernel)
             if for_state:
                 r_z, r_r = (h * m @ w for m, w in zip(for_state, two, strict=False))
             else:
-                both = h @ weight[:, : 2 * self.units]
+                both = h @ self.recurrent_kernel[:, : 2 * self.units]
                 r_z, r_r = both[:, : self.units], both[:, self.units :]
             r = self.recurrently_activate(x_r + r_r)
             n = self.activate(x_n + (r * (h * for_state[2] if for_state else h)) @ last)
