@@ -156,16 +156,17 @@ def _within(values: np.ndarray, count: int) -> bool:
 class Guarded:
     """An executable whose arguments are looked at before it runs."""
 
-    def __init__(self, executable: Any, guards: Sequence[_IdsGuard | _StepsGuard]):
-        self.executable, self.guards = executable, guards
+    def __init__(self, guarded: Any, guards: Sequence[_IdsGuard | _StepsGuard]):
+        self.guarded, self.guards = guarded, guards
+        self.executable = getattr(guarded, "executable", guarded)  # the executable itself, if a debug mode watches it
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.executable, name)
+        return getattr(self.guarded, name)
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         for guard in self.guards:
             guard(arrays)
-        return self.executable(*arrays)
+        return self.guarded(*arrays)
 
 
 def guarded(
