@@ -47,7 +47,7 @@ from gnomon.compiler.kernel import (
     statements,
 )
 from gnomon.compiler.ops.scalar import scalar
-from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol
+from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol, substitute
 from gnomon.compiler.targets import Target
 
 
@@ -693,7 +693,7 @@ class _Renderer:
 
     def _register(self, b: Buffer, offset: Dim, lanes: int) -> tuple[str, int]:
         """The stack slot (a register after promotion) of one element or one vector of a register buffer."""
-        start = self._without_lane(offset, 1) if lanes > 1 else offset
+        start = self._without_lane(offset, 1) if lanes > 1 else substitute(offset, _single)
         if not isinstance(start, int):
             raise CompileError(f"kernel {self.name}: {b!r} is indexed by {offset}, which is not static")
         key = (b, start, lanes)
@@ -757,6 +757,8 @@ class _Renderer:
             case Symbol():
                 return Operand(self.symbols[a.name], 1, 0)
             case Index():
+                if _single(a) == 0:
+                    return Operand("0", 1, 0)
                 if a is self.lane and self.width > 1:
                     lanes = ", ".join(f"i64 {k}" for k in range(self.width))
                     return Operand(f"<{lanes}>", self.width, 0)
@@ -994,6 +996,11 @@ class _Renderer:
         if b.bits > a.bits:
             return self.emit(level, f"{'sext' if a.kind == 'i' else 'zext'} {s} {text} to {t}")
         return text
+
+
+def _single(a: Atom) -> Dim | None:
+    """An index that has one value, such as the lane of a vector of one number."""
+    return 0 if isinstance(a, Index) and a.extent == 1 else None
 
 
 def _unrolled(index: Index, k: int, a: Atom) -> Dim | None:
