@@ -24,7 +24,7 @@ from gnomon.compiler.graph import Node, TensorType
 from gnomon.compiler.ops.leaves import fresh_input, key_of
 from gnomon.compiler.program import Program
 from gnomon.compiler.resize import resize
-from gnomon.compiler.sizes import Dim, Symbol, substitute, symbols
+from gnomon.compiler.sizes import Dim, Symbol, evaluate, product, substitute, symbols
 from gnomon.compiler.targets import Target
 from gnomon.functions import Function, Graph
 from gnomon.inspecting import _labels, _samples
@@ -35,12 +35,17 @@ from gnomon.models.steps import _build_optimizer, _flat_logs, _for_inputs, symbo
 from gnomon.quantize import Report, quantize
 from gnomon.runtime import compiled
 from gnomon.runtime.device import device
+from gnomon.runtime.executable import Executable
 from gnomon.saving.files import to_write, written_aside
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates
 
 BATCH = "batch"
 """The size that stands for the number of samples."""
+
+
+LITTLE = 64 << 10
+"""Bytes of weights that nobody minds where there is an operating system."""
 
 
 @dataclass
@@ -101,6 +106,7 @@ def build(
     embed: bool = True,
     threads: bool = False,
     train: bool = False,
+    pack: bool | None = None,
 ) -> aot.Library:
     """A library that runs a model or function.
 
@@ -113,6 +119,8 @@ def build(
     embed      whether the weights are inside; else they are a file of their own
     threads    whether the functions can share their work among threads of the caller's
     train      whether it can be trained too; the model must be compiled
+    pack       whether weights are stored as products read them quickest, which may be beside what they are for calls of
+               few samples; left out, if that makes them no more than a quarter larger. A library that is trained cannot
 
     Raises ArgumentError for a size that there is not, StateError for a model that is not built, or not compiled where
     it is to be trained, CompileError for a layer that cannot be compiled so.
@@ -131,7 +139,7 @@ def build(
     changed: set[int] = set()
     for t in traced:
         request = _fixed(t.graph, fixed)
-        program = compile_graph(request, target)
+        program = _compiled(request, variables, target, False if len(traced) > 1 else pack)
         changed |= {key_of(p) for p, _ in request.updates}
         routines.append(_routine(t, program, bool(request.updates)))
     aot.check_steps(r.program for r in routines)
@@ -143,6 +151,39 @@ def build(
         prefix, f"{_kind(source)} {source.name!r}", gnomon.__version__, target, tuple(routines),
         _stored(routines, variables, changed), embed, threads, largest, tuple(k for k in metrics if k in changed),
     )  # fmt: skip
+
+
+def _compiled(request: Request, variables: Mapping[int, Variable], target: Target, pack: bool | None) -> Program:
+    """The program, with weights packed beforehand where that is wanted or does not cost much."""
+    plain = None if pack else compile_graph(request, target)
+    if pack is False:
+        assert plain is not None
+        return plain
+    program = compile_graph(replace(request, prepare=True), target)
+    host = device("cpu").target()
+    first = aot.preparation(program, target, host)
+    kept: dict[int, bytes] = {}
+    if first is not None:
+        results = Executable(first, [variables[key].buffer for _, key in first.variables])()
+        kept = {slot: r.tobytes() for slot, r in zip(first.outputs, results, strict=True)}
+    packed = aot.prepared(program, kept, target)
+    if plain is None:
+        return packed
+    before, after = (_memory(p, target) for p in (plain, packed))
+    little = 0 if targets.is_bare(target) else LITTLE
+    return packed if after <= max(before * 1.25, little) else plain
+
+
+def _memory(program: Program, target: Target) -> int:
+    """Bytes of the weights of a program; where every byte counts, of its temporaries too, if their sizes are fixed."""
+    slots = program.slots
+    total = sum(len(data) for _, data in program.constants)
+    for slot, _ in program.variables:
+        total += evaluate(product(slots[slot].shape), {}) * dtypes.named(slots[slot].dtype).bytes
+    if targets.is_bare(target) and not program.sizes:
+        blocks = aot.blocks_of(program)
+        total += aot.arrange(blocks, {}).place({}, 8)[1]
+    return total
 
 
 def target_for(name: str | None = None, cpu: str | None = None) -> Target:

@@ -9,6 +9,7 @@ from gnomon.compiler.aot.archive import archive
 from gnomon.compiler.aot.describe import describe
 from gnomon.compiler.aot.functions import error_texts, modules
 from gnomon.compiler.aot.header import header
+from gnomon.compiler.aot.layout import arrange, blocks_of
 from gnomon.compiler.aot.library import (
     Argument,
     Library,
@@ -20,8 +21,10 @@ from gnomon.compiler.aot.library import (
     identifier,
 )
 from gnomon.compiler.aot.objects import compile_object
+from gnomon.compiler.aot.prepare import preparation, prepared
 
 __all__ = [
-    "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "check_prefix", "check_steps",
-    "compile_object", "describe", "error_texts", "header", "identifier", "modules", "symbols",
+    "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "arrange", "blocks_of", "check_prefix",
+    "check_steps", "compile_object", "describe", "error_texts", "header", "identifier", "modules", "preparation",
+    "prepared", "symbols",
 ]  # fmt: skip

@@ -44,6 +44,7 @@ def _batch(context: click.Context, parameter: click.Parameter, value: str) -> in
 @click.option("--weights", type=click.Choice(["embed", "file"]), default="embed", show_default=True,
               help="Inside the library, or in OUT.weights, which the caller loads.")
 @click.option("--train", is_flag=True, help="Also what trains and evaluates it; the model must be compiled.")
+@click.option("--pack/--no-pack", default=None, help="Store weights as products read them quickest; it may take more.")
 @click.option("--quantize", type=click.Choice(["int8"]), help="Store weights in 8 bits, with a scale for each channel.")
 @click.option("--calibrate", metavar="FILE", help="Data for --quantize: inputs in a .npy or .npz file; y are labels.")
 @click.option("--threads", is_flag=True, help="Functions can share work among threads of the caller's own.")
@@ -60,6 +61,7 @@ def compile_command(
     sizes: dict[str, int],
     weights: str,
     train: bool,
+    pack: bool | None,
     quantize: str | None,
     calibrate: str | None,
     threads: bool,
@@ -103,7 +105,7 @@ def compile_command(
         source = small = quantized(source, target, calibrate, goal)
     library = ahead.build(
         source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
-        threads, train,
+        threads, train, pack,
     )
     system = next((found for part, found in ENDING.items() if part in library.target.triple), {})
     ending = path.suffix if path.suffix in ENDINGS else system.get(kind, FORMATS[kind])

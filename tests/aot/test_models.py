@@ -13,6 +13,7 @@ import pytest
 import gnomon
 from gnomon import ahead, layers
 from gnomon.compiler import aot
+from gnomon.compiler.aot import targets
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.program import Library
 from tests.aot.support import Built, needs_cc
@@ -65,10 +66,11 @@ def made(kind: str) -> gnomon.Model:
 
 
 @needs_cc
+@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_predictions_in_c(kind, tmp_path):
+def test_predictions_in_c(kind, pack, tmp_path):
     model = made(kind)
-    run = Built(tmp_path, ahead.build(model, "model"))
+    run = Built(tmp_path, ahead.build(model, "model", pack=pack))
     for rows in (1, 2, 5):
         x = data(kind, rows)
         sizes = {s: x.shape[axis] for s, (_, axis) in zip(run.library.sizes, run.routine.program.bindings, strict=True)}
@@ -98,18 +100,39 @@ def test_fixed_sizes_need_no_arguments(batch, tmp_path):
     np.testing.assert_allclose(run([x], {})[0], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["aarch64", "riscv64-v", "x86-64"])
-def test_a_convnet_elsewhere(name, tmp_path):
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("name", ["aarch64", "riscv64", "riscv64-v", "x86-64"])
+def test_a_convnet_elsewhere(name, pack, tmp_path):
     if shutil.which(EMULATED[name][0]) is None:
         pytest.skip(f"{EMULATED[name][0]} is not here")
     model = made("convnet")
-    library, content = compiled(model, name)
+    library, content = compiled(model, name, pack=pack)
     command = emulated(name, tmp_path, library, content)
     x = data("convnet", 3)
     done = subprocess.run([*command, "3", str(x.nbytes), str(3 * 3 * 4)], input=x.tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr
     (found,) = results(library, done.stdout, {"batch": 3})
     np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_packed_where_that_costs_little():
+    series = gnomon.Input((4, 100), name="series")
+    model = gnomon.Model(series, layers.Dense(200)(series))
+    plain, either, packed = (ahead.build(model, "net", pack=pack) for pack in (False, None, True))
+    assert len(plain.weights) < 1.05 * 4 * 100 * 200 < 1.5 * len(plain.weights) < len(packed.weights)
+    assert either.weights == plain.weights  # open sizes: the packed ones would be beside the others
+    either = ahead.build(model, "net", batch=8)
+    assert len(either.weights) < 1.1 * len(plain.weights)
+    assert not [s for s in either.routines[0].program.slots if s.kind == "kept"]
+
+
+@pytest.mark.parametrize("name", ["cortex-m4", "riscv64", "wasm32"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_one_number_at_a_time(name, dtype):
+    x = gnomon.Input((9, 8, 2), dtype=dtype)
+    model = gnomon.Model(x, layers.Conv2D(4, 3, dtype=dtype)(x))
+    for options in ({"max_batch": 3}, {"batch": 2}):
+        aot.modules(ahead.build(model, "net", targets.find(name), **options))
 
 
 def test_random_numbers_are_part_of_the_state(tmp_path):
