@@ -1,17 +1,17 @@
-"""Layers that change the values of pixels at random while training, each image in its own way."""
+"""Layers that change colours at random while training, each image in its own way."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from gnomon import config, ops, random
+from gnomon import config, ops
 from gnomon.compiler.errors import ArgumentError
-from gnomon.layers.augmentation import Factor, RandomLayer, Range, as_column, as_range, chosen
+from gnomon.compiler.ops import build
+from gnomon.layers.augmentation import Factor, RandomLayer, Range, as_column
 from gnomon.layers.resizing import ImageLayer
-from gnomon.ops.image import weighted
-from gnomon.tensor import Tensor, node_of, op
+from gnomon.ops.image import Layout
+from gnomon.tensor import node_of, op
 
 
 def checked_limits(layer: str, value_range: Any) -> list[float]:
@@ -105,9 +105,6 @@ class RandomContrast(ColourLayer):
 @op
 def _with_channel(images, k, values, data_format):
     """`images` with channel k replaced by `values`, which has an axis of 1 there."""
-    from gnomon.compiler.ops import build
-    from gnomon.ops.image import Layout
-
     x = node_of(images)
     layout = Layout.of(x, data_format, (3,))
     planes = layout.planes(x)
@@ -210,79 +207,6 @@ class RandomColorDegeneration(ColourLayer):
         return self.kept(images + drawn["factor"] * (gray - images))
 
 
-@op
-def _smoothed(images, data_format):
-    """Each pixel averaged with its eight neighbours, itself counted five times; zeros are outside."""
-    from gnomon.compiler.ops import build
-    from gnomon.ops.image import Layout
-
-    x = node_of(images)
-    layout = Layout.of(x, data_format)
-    ones = build.full((3,), 1.0, x.dtype)
-    around = weighted(weighted(x, layout.rows, ones, "same"), layout.columns, ones, "same")
-    return build.multiply(build.add(around, build.multiply(x, 4.0)), 1.0 / 13.0)
-
-
-class RandomSharpness(ColourLayer):
-    """Images made sharper or softer: distances from a smoothed copy times 2 f, f drawn from `factor`, in [0, 1].
-
-    0 gives the smoothed copy, 0.5 the image, 1 twice the distance. Raises ArgumentError for factors out of range.
-    """
-
-    bounds = (0.0, 1.0)
-
-    def __init__(
-        self,
-        factor: Factor,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-
-    def draw(self, shape, seed):
-        return {"factor": self.each(shape, self.factor, seed)}
-
-    def change(self, images, drawn):
-        share = 1.0 - 2.0 * as_column(drawn["factor"])
-        return self.kept(images + share * (_smoothed(images, self.data_format) - images))
-
-
-class RandomPosterization(ColourLayer):
-    """Images with fewer different values: of 8 bits the first ones only, how many is drawn from `factor`.
-
-    factor   how many bits stay, in [1, 8], or a pair: from the first on, below the second
-    value_range   what values may be
-
-    Raises ArgumentError for numbers out of range.
-    """
-
-    bounds = (1, 8)
-
-    def __init__(
-        self,
-        factor: Any,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-
-    def draw(self, shape, seed):
-        low, high = self.factor
-        size = (shape[0], 1, 1, 1)
-        bits = random.randint(size, low, high, "int32", seed) if low != high else ops.full(size, low, "int32")
-        return {"shift_factor": 8 - bits}
-
-    def change(self, images, drawn):
-        shift = ops.cast(as_column(drawn["shift_factor"]), "int32")
-        values = ops.cast(ops.cast(rescaled(images, self.value_range, (0, 255)), "uint8"), "int32")
-        values = ops.bitwise_left_shift(ops.bitwise_right_shift(values, shift), shift)
-        return rescaled(ops.cast(values, self.compute_dtype), (0, 255), self.value_range)
-
-
 class RandomGrayscale(RandomLayer):
     """Images made gray with the probability `factor`, in [0, 1].
 
@@ -307,151 +231,10 @@ class RandomGrayscale(RandomLayer):
         return {**super().get_config(), "factor": self.factor}
 
 
-class RandomInvert(ColourLayer):
-    """Some of the images as negatives: the largest value minus each.
+class RandomColorJitter(RandomLayer):
+    """RandomBrightness, RandomContrast, RandomSaturation and RandomHue, those that are given a factor, in this order.
 
-    factor   the probability, or a pair that it is drawn from, in [0, 1]
-
-    Raises ArgumentError for probabilities out of range.
-    """
-
-    bounds = (0.0, 1.0)
-
-    def __init__(
-        self,
-        factor: Factor = 1.0,
-        value_range: Sequence[float] = (0, 255),
-        seed: int | None = None,
-        data_format: str | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-        self.value_range = value_range
-
-    def draw(self, shape, seed):
-        apply = chosen(self.factor, shape[0], partial(self.uniform, seed=seed))
-        return {"apply_inversion": apply}
-
-    def change(self, images, drawn):
-        return ops.where(as_column(drawn["apply_inversion"]), self.value_range[1] - images, images)
-
-
-class RandomGaussianBlur(ColourLayer):
-    """Some of the images blurred by a normal density; its deviation is one for the whole batch.
-
-    factor   the probability, or a pair that it is drawn from, in [0, 1]
-    kernel_size   an odd number of pixels, or two of them
-    sigma    the deviation in pixels is drawn from (0, sigma], or from a pair in [0, 1]
-    value_range   what values may be, and are kept in
-
-    Raises ArgumentError for even sizes and numbers out of range.
-    """
-
-    bounds = (0.0, 1.0)
-
-    def __init__(
-        self,
-        factor: Factor = 1.0,
-        kernel_size: Any = 3,
-        sigma: Factor = 1.0,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-        self.value_range = value_range
-        sizes = tuple(kernel_size) if isinstance(kernel_size, (list, tuple)) else (kernel_size,) * 2
-        if len(sizes) != 2 or any(not isinstance(n, int) or n <= 0 or n % 2 == 0 for n in sizes):
-            raise ArgumentError(f"kernel_size must be an odd number, or two of them. Received: {kernel_size!r}")
-        self.kernel_size, self.sigma = sizes, self.factor_of(sigma, "sigma")
-
-    def draw(self, shape, seed):
-        apply = chosen(self.factor, shape[0], partial(self.uniform, seed=seed))
-        return {"should_apply_blur": apply, "blur_factor": self.uniform((2,), self.sigma, seed) + 1e-6}
-
-    def change(self, images, drawn):
-        sigma = drawn["blur_factor"]
-        blurred = ops.image.gaussian_blur(images, self.kernel_size, (sigma[0], sigma[1]), self.data_format)
-        return self.kept(ops.where(as_column(drawn["should_apply_blur"]), blurred, images))
-
-    def get_config(self):
-        return {**super().get_config(), "kernel_size": self.kernel_size, "sigma": self.sigma}
-
-
-class RandomErasing(ColourLayer):
-    """Some of the images with a rectangle of them filled.
-
-    factor   the probability, or a pair that it is drawn from, in [0, 1]
-    scale    the part of the area is drawn from a pair in [0, 1] (height and width each from its root)
-    fill_value   a number, or three for the channels; None: normal noise times the largest value
-    value_range   what the filling is kept in
-
-    Raises ArgumentError for numbers out of range.
-    Zhong, Zheng, Kang, Li, Yang 2020, "Random erasing data augmentation", algorithm 1, with other proportions.
-    """
-
-    bounds = (0.0, 1.0)
-
-    def __init__(
-        self,
-        factor: Factor = 1.0,
-        scale: Factor = (0.02, 0.33),
-        fill_value: Any = None,
-        value_range: Sequence[float] = (0, 255),
-        seed: int | None = None,
-        data_format: str | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-        self.value_range = value_range
-        self.scale = self.factor_of(scale, "scale")
-        several = isinstance(fill_value, (list, tuple))
-        if fill_value is not None and not isinstance(fill_value, (int, float)) and not (
-            several and len(fill_value) == 3
-        ):  # fmt: skip
-            raise ArgumentError(f"fill_value must be a number, three of them, or None; got {fill_value!r}")
-        self.fill_value = fill_value
-
-    def draw(self, shape, seed):
-        draw = partial(self.uniform, seed=seed)
-        sides = ops.sqrt(draw((shape[0], 2), self.scale))
-        inside: Any = None
-        rows = 2 if self.data_format == "channels_first" else 1
-        for axis, extent, side in zip((rows + 1, rows), reversed(self.extents(shape)), (0, 1), strict=True):
-            length = as_column(sides[:, side]) * extent
-            start = draw((shape[0], 1, 1, 1), (0.0, 1.0)) * (extent - length)
-            place = _places(shape, axis, self.compute_dtype)
-            within = ops.logical_and(place >= start, place < start + length)
-            inside = within if inside is None else ops.logical_and(inside, within)
-        apply = chosen(self.factor, shape[0], draw)
-        value = self.fill_value
-        if value is None:
-            value = random.normal(shape, 0.0, 1.0, self.compute_dtype, seed) * self.value_range[1]
-        elif isinstance(value, (list, tuple)):
-            channels = (1, 3, 1, 1) if self.data_format == "channels_first" else (1, 1, 1, 3)
-            value = ops.reshape(ops.cast(ops.convert_to_tensor(list(value)), self.compute_dtype), channels)
-        return {"apply_erasing": apply, "batch_masks": inside, "fill_value": ops.clip(value, *self.value_range)}
-
-    def change(self, images, drawn):
-        erased = ops.where(drawn["batch_masks"], drawn["fill_value"], images)
-        return ops.cast(ops.where(as_column(drawn["apply_erasing"]), erased, images), self.compute_dtype)
-
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale, "fill_value": self.fill_value}
-
-
-def _places(shape: Any, axis: int, dtype: str) -> Tensor:
-    """0, 1, 2 … along an axis, the others being 1."""
-    from gnomon.compiler.ops import build
-
-    return Tensor(build.iota([d if k == axis else 1 for k, d in enumerate(shape)], axis, dtype))
-
-
-class Solarization(ColourLayer):
-    """Images whose values, after something is added, are turned round where they are above a threshold.
-
-    addition_factor, threshold_factor   of 255, drawn from [0, factor], or from a pair in [0, 1]
+    brightness_factor, contrast_factor, saturation_factor, hue_factor   as of those layers, or None
     value_range   what values may be
 
     Raises ArgumentError for factors out of range.
@@ -459,58 +242,35 @@ class Solarization(ColourLayer):
 
     def __init__(
         self,
-        addition_factor: Factor = 0.0,
-        threshold_factor: Factor = 0.0,
         value_range: Sequence[float] = (0, 255),
+        brightness_factor: Factor | None = None,
+        contrast_factor: Factor | None = None,
+        saturation_factor: Factor | None = None,
+        hue_factor: Factor | None = None,
         seed: int | None = None,
+        data_format: str | None = None,
         **kwargs: Any,
     ):
-        super().__init__(0.0, value_range, seed, **kwargs)
-        self.addition_factor, self.threshold_factor = (
-            as_range("Solarization", name, value, (0.0, 1.0), mirrored=False)
-            for name, value in (("addition_factor", addition_factor), ("threshold_factor", threshold_factor))
-        )
+        super().__init__(seed, data_format, **kwargs)
+        self.value_range = value_range
+        self.factors = {
+            "brightness_factor": brightness_factor, "contrast_factor": contrast_factor,
+            "saturation_factor": saturation_factor, "hue_factor": hue_factor,
+        }  # fmt: skip
+        kinds = (RandomBrightness, RandomContrast, RandomSaturation, RandomHue)
+        options = {"value_range": value_range, "seed": seed, "data_format": data_format, "dtype": self.dtype_policy}
+        self.steps = [
+            kind(factor, **options) for kind, factor in zip(kinds, self.factors.values(), strict=True)
+            if factor is not None
+        ]  # fmt: skip
 
     def draw(self, shape, seed):
-        # as Keras draws: the lower end is not a part of 255
-        limits = [(low, high * 255) for low, high in (self.addition_factor, self.threshold_factor)]
-        return {"additions": self.each(shape, limits[0], seed), "thresholds": self.each(shape, limits[1], seed)}
+        return [step.draw(shape, seed) for step in self.steps]
 
     def change(self, images, drawn):
-        values = ops.clip(rescaled(images, self.value_range, (0, 255)) + drawn["additions"], 0.0, 255.0)
-        values = ops.where(values < drawn["thresholds"], values, 255.0 - values)
-        return rescaled(values, (0, 255), self.value_range)
+        for step, own in zip(self.steps, drawn, strict=True):
+            images = step.change(images, own)
+        return images
 
     def get_config(self):
-        config = {
-            **super().get_config(),
-            "addition_factor": self.addition_factor,
-            "threshold_factor": self.threshold_factor,
-        }
-        config.pop("factor")
-        return config
-
-
-class AutoContrast(ImageLayer):
-    """Each channel of each image stretched over the whole range of values, in inference too.
-
-    value_range   what values may be
-
-    A channel of one value stays as it is. Raises ArgumentError unless value_range has two numbers.
-    """
-
-    def __init__(self, value_range: Sequence[float] = (0, 255), **kwargs: Any):
-        super().__init__(**kwargs)
-        self.value_range = checked_limits("AutoContrast", value_range)
-
-    def transform_images(self, images, transformation=None, training=True):
-        images = ops.cast(images, self.compute_dtype)
-        layout = self.layout(node_of(images))
-        axes = (layout.rows, layout.columns)
-        low, high = ops.min(images, axes, keepdims=True), ops.max(images, axes, keepdims=True)
-        varies = high > low
-        share = ops.clip((images - low) / ops.where(varies, high - low, 1.0), 0.0, 1.0)
-        return ops.where(varies, rescaled(share, (0, 1), self.value_range), images)
-
-    def get_config(self):
-        return {**super().get_config(), "value_range": self.value_range}
+        return {**super().get_config(), "value_range": self.value_range, **self.factors}

@@ -36,6 +36,11 @@ MADE = [
     layers.RandomGaussianBlur(0.9, 3, (0.3, 0.9), seed=1),
     layers.RandomErasing(1.0, (0.2, 0.5), seed=1),
     layers.Solarization(0.2, (0.2, 0.8), seed=1),
+    layers.RandomColorJitter((0, 255), 0.2, 0.3, None, 0.4, seed=1),
+    layers.MixUp(seed=1),
+    layers.CutMix(seed=1),
+    layers.RandAugment(num_ops=1, seed=1),
+    layers.AugMix(seed=1, num_chains=2, chain_depth=1, all_ops=False),
 ]
 
 
@@ -48,13 +53,16 @@ def plain(value):
 def test_recorded(name):
     case = CASES[name]
     clear_session()
-    layer = getattr(layers, case["class"])(seed=7, **case["arguments"])
+    seed = {} if case["class"] == "Equalization" else {"seed": 7}
+    layer = getattr(layers, case["class"])(**seed, **case["arguments"])
     drawn = tuple(case["drawn"]) if isinstance(case["drawn"], list) else case["drawn"]
     found = layer.transform_images(case["images"], drawn)
     np.testing.assert_allclose(found, case["output"], rtol=1e-4, atol=2e-4 * max(1, case["images"].max() / 20))
     assert found.dtype == "float32"
-    masks = layer.transform_segmentation_masks(case["masks"], drawn)
-    np.testing.assert_allclose(masks, case["masks out"], rtol=1e-6)
+    if case["class"] != "MixUp":
+        masks = layer.transform_segmentation_masks(case["masks"], drawn)
+        np.testing.assert_allclose(masks, case["masks out"], rtol=1e-6)
+    np.testing.assert_allclose(layer.transform_labels(case["labels"], drawn), case["labels out"], rtol=1e-5)
     assert list(layer(case["images"], training=True).shape) == case["shape"]
     assert layer.compute_output_shape((None, *case["images"].shape[1:])) == (None, *case["shape"][1:])
     config = plain(layer.get_config())
@@ -79,7 +87,8 @@ def test_a_program_draws_anew_for_each_batch(layer):
     if not isinstance(layer, layers.RandomCrop):
         np.testing.assert_array_equal(layer(x, training=False), x)
     assert layer.weights == []
-    assert [v.shape for v in layer.variables] == [(2,)]
+    assert layer.variables
+    assert all(v.shape == (2,) for v in layer.variables)  # states of random streams
     again = type(layer).from_config(layer.get_config())
     np.testing.assert_array_equal(again(x, training=True), type(layer).from_config(layer.get_config())(x))
 
@@ -146,6 +155,40 @@ def test_a_single_image_and_integers():
             assert y.dtype == "float32"
 
 
+def test_mixtures_have_mixed_labels():
+    labels = np.eye(4, dtype="float32")
+    images = np.broadcast_to(np.arange(4, dtype="float32")[:, None, None, None], (4, 8, 9, 3)).copy()
+    for layer in (layers.MixUp(0.8, seed=1), layers.CutMix(seed=1)):
+        y = layer({"images": images, "labels": labels}, training=True)
+        np.testing.assert_allclose(y["labels"].sum(1), 1, rtol=1e-6)
+        mean = (y["labels"] * np.arange(4)).sum(1)
+        slack = 1e-5 if isinstance(layer, layers.MixUp) else 0.75  # rectangles begin between pixels
+        np.testing.assert_allclose(y["images"].mean((1, 2, 3)), mean, atol=slack)
+        assert (y["labels"] != labels).any()
+
+
+def test_equalized_values_are_spread_evenly():
+    x = (255 * np.random.default_rng(0).uniform(size=(1, 40, 40, 2)) ** 3).astype("float32")
+    x[..., 1] = 8
+    y = layers.Equalization()(x, training=True)
+    shares, _ = np.histogram(y[..., 0], 8, (0, 256))
+    assert shares.min() > 0.6 * shares.mean()
+    np.testing.assert_allclose(y[..., 1], 8, rtol=1e-5)
+    np.testing.assert_array_equal(layers.Equalization()(x, training=False), x)
+
+
+def test_a_pipeline():
+    pipeline = layers.Pipeline([layers.RandomFlip(seed=1), layers.Rescaling(1 / 255), layers.Dense(2)])
+    x = IMAGES
+    np.testing.assert_allclose(pipeline(x, training=False), pipeline.layers[2](x / 255), atol=1e-6)
+    assert (pipeline(x, training=True) != pipeline(x, training=False)).any()
+    assert [w.name for w in pipeline.weights] == ["kernel", "bias"]
+    again = layers.Pipeline.from_config(plain(pipeline.get_config()))
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in pipeline.layers]
+    with pytest.raises(ArgumentError, match="list of layers"):
+        layers.Pipeline(layers.ReLU())
+
+
 def test_auto_contrast():
     x = IMAGES.copy()
     x[0, ..., 1] = 7
@@ -184,6 +227,10 @@ def test_training_with_augmentation():
         (lambda: layers.RandomGaussianBlur(kernel_size=4), ArgumentError, "odd"),
         (lambda: layers.RandomErasing(fill_value="black"), ArgumentError, "fill_value"),
         (lambda: layers.RandomGrayscale(2), ArgumentError, "between 0 and 1"),
+        (lambda: layers.MixUp(0), ArgumentError, "positive"),
+        (lambda: layers.CutMix(2), ArgumentError, "factor"),
+        (lambda: layers.RandAugment(factor=-1), ArgumentError, "factor"),
+        (lambda: layers.Equalization(bins=1), ArgumentError, "bins"),
         (lambda: layers.RandomHue(0.1)(np.ones((1, 2, 2, 4))), ShapeError, "3 channels"),
         (lambda: layers.RandomFlip()(np.ones((2, 2))), ShapeError, "rank 3"),
         (lambda: layers.RandomFlip()({"image": IMAGES}), ArgumentError, "'images'"),

@@ -18,6 +18,7 @@ def record() -> dict[str, Any]:
     for format in ("channels_last", "channels_first"):
         _moving(format)
         _colours(format)
+        _several(format)
     return {"cases": dict(CASES)}
 
 
@@ -30,18 +31,22 @@ def add(layer: str, data_format: str, /, **given: Any) -> None:
     masks = random.integers(0, 4, (3, 5, 6, 1)).astype("float32")
     if data_format == "channels_first":
         images, masks = np.moveaxis(images, -1, 1), np.moveaxis(masks, -1, 1)
-    made = getattr(layers, layer)(seed=7, data_format=data_format, **given)
+    seed = {} if layer == "Equalization" else {"seed": 7}
+    made = getattr(layers, layer)(data_format=data_format, **seed, **given)
     drawn = made.get_random_transformation(images)
-    drawn = keras.tree.map_structure(lambda v: v if isinstance(v, int) else np.asarray(v), drawn)
+    drawn = keras.tree.map_structure(lambda v: v if v is None or isinstance(v, int) else np.asarray(v), drawn)
     if isinstance(drawn, dict):
         for name in ("input_shape", "image_height", "image_width", "batch_size"):
             drawn.pop(name, None)
     name = f"{layer}, {data_format}" + "".join(f", {k}={v}" for k, v in given.items())
     assert name not in CASES, name
+    labels = random.uniform(size=(3, 4)).astype("float32")
     CASES[name] = {
         "class": layer, "arguments": {"data_format": data_format, **given}, "images": images, "masks": masks,
         "drawn": drawn, "output": np.asarray(made.transform_images(images, drawn)),
-        "masks out": np.asarray(made.transform_segmentation_masks(masks, drawn)),
+        "labels": labels, "labels out": np.asarray(made.transform_labels(labels, drawn)),
+        # of MixUp Keras takes others' masks without an axis
+        "masks out": masks if layer == "MixUp" else np.asarray(made.transform_segmentation_masks(masks, drawn)),
         "shape": list(made(images, training=True).shape), "config": plain(made.get_config()),
     }  # fmt: skip
 
@@ -79,3 +84,12 @@ def _colours(format: str) -> None:
     add("RandomErasing", format, factor=0.8, scale=(0.2, 0.6), fill_value=9.0)
     add("RandomGrayscale", format, factor=0.5)
     add("Solarization", format, addition_factor=0.3, threshold_factor=(0.4, 0.9))
+
+
+def _several(format: str) -> None:
+    add("MixUp", format)
+    add("CutMix", format, factor=0.7)
+    add("Equalization", format)
+    add("Equalization", format, value_range=(0, 1), bins=16)
+    add("RandAugment", format)
+    add("RandAugment", format, value_range=(0, 1), num_ops=3, factor=0.3)
