@@ -13,22 +13,22 @@ from gnomon.compiler.errors import ArgumentError, GnomonError, nearest
 
 
 def is_saved(target: str) -> bool:
-    """Whether `target` is the name of a file with a model in it."""
-    return target.endswith((".keras", ".h5", ".hdf5"))
+    """Whether `target` is the name of a file with a model or function in it."""
+    return target.endswith((".keras", ".h5", ".hdf5", ".gnf"))
 
 
 def find(target: str) -> Any:
     """The object that `target` names: 'package.module:attribute' or 'path/to/script.py:attribute'; with '()' behind it
-    what that function returns; or the model in the file 'model.keras'.
+    what that function returns; or the model in the file 'model.keras', the function in 'step.gnf'.
 
     Raises ArgumentError if there is no such module or attribute, or if the module cannot be imported.
     """
     if is_saved(target):
-        from gnomon.saving import load_model
+        from gnomon.saving import load_function, load_model
 
         if not Path(target).is_file():
             raise ArgumentError(f"there is no file {target}")
-        return load_model(target)
+        return load_function(target) if target.endswith(".gnf") else load_model(target)
     place, colon, path = target.rpartition(":")
     if not colon or not place or not path:
         raise ArgumentError(f"{target!r} is not MODULE:ATTRIBUTE, such as train.py:model or package.train:model")
