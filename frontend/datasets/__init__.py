@@ -1,5 +1,5 @@
 """Data sets, each a module with `load_data()`."""
 
-from gnomon.datasets import mnist, polarity, sign_digits, tinyshakespeare
+from gnomon.datasets import beijing_pm25, mnist, polarity, sign_digits, tinyshakespeare
 
-__all__ = ["mnist", "polarity", "sign_digits", "tinyshakespeare"]
+__all__ = ["beijing_pm25", "mnist", "polarity", "sign_digits", "tinyshakespeare"]

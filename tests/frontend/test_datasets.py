@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gnomon.compiler.errors import DataError
-from gnomon.datasets import mnist, sign_digits
+from gnomon.datasets import beijing_pm25, mnist, sign_digits
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,21 @@ def test_signed_digits_come_with_origin_and_licence():
     assert f"{sign_digits.SHA256}  {sign_digits.NAME}" in text
     assert "Apache License 2.0" in text
     assert "Version 2.0, January 2004" in (sign_digits.FOLDER / "LICENSE.txt").read_text()
+
+
+def test_air_of_beijing_hour_by_hour():
+    table = beijing_pm25.load_data()
+    assert {name: column.dtype.kind for name, column in table.items()} == {
+        "pm2.5": "f", "DEWP": "f", "TEMP": "f", "PRES": "f", "cbwd": "U", "Iws": "f"
+    }  # fmt: skip
+    assert {len(column) for column in table.values()} == {(365 * 5 + 1) * 24}
+    assert np.isnan(table["pm2.5"]).sum() == 2067
+    assert [table[name][24] for name in table] == [129, -16, -4, 1020, "SE", np.float32(1.79)]
+    assert set(table["cbwd"]) == {"NE", "NW", "SE", "cv"}
+
+
+def test_another_series_is_refused(tmp_path):
+    file = tmp_path / beijing_pm25.NAME
+    file.write_bytes(b"pm2.5")
+    with pytest.raises(DataError, match="is damaged"):
+        beijing_pm25.load_data(file)

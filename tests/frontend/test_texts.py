@@ -49,6 +49,16 @@ def test_polarity_from_a_folder(sentences, tmp_path):
     assert (again == x).all()
 
 
+def test_polarity_of_other_sentences(tmp_path):
+    for kind in ("neg", "pos"):
+        (tmp_path / f"rt-polarity.{kind}").write_text(f"{kind} 1\n{kind} 2\n")
+    with pytest.raises(DataError, match="is damaged"):
+        polarity.load_data(tmp_path)
+    (x, y), (x_test, _) = polarity.load_data(tmp_path, test_split=0.5, check=False)
+    assert len(x) == len(x_test) == 2
+    assert all(("pos" in sentence) == label for sentence, label in zip(x, y, strict=True))
+
+
 def test_polarity_is_fetched_once(sentences, tmp_path, monkeypatch):
     asked = []
 
