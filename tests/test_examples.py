@@ -16,6 +16,9 @@ REACHES = {
     "sign_digits.py": {r"Test accuracy ([\d.]+) %": 75},
     "residual.py": {r"Test accuracy ([\d.]+) %": 80},
     "functional.py": {r"Same or not: ([\d.]+) % right": 80, r"Which digit: ([\d.]+) % right": 85},
+    "character_model.py": {r"([\d.]+) % of the next characters found": 27},
+    "sentiment.py": {r"LSTM: .* ([\d.]+) % of new": 90, r"Bidirectional GRU: .* ([\d.]+) % of new": 90},
+    "forecasting.py": {r"the network by .*: ([\d.]+) % less": 5},
     "theano_style.py": {r"Newton-CG: .*accuracy ([\d.]+) %": 80},
 }
 """Least percentages in the output."""
