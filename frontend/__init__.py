@@ -11,8 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "activations callbacks compiler config constraints datasets dtype_policies initializers layers losses metrics "
-    "models ops optimizers preprocessing random regularizers runtime saving utils"
+    "activations applications callbacks compiler config constraints datasets dtype_policies initializers layers "
+    "losses metrics models ops optimizers preprocessing random regularizers runtime saving utils"
 ).split()
 
 _NAMES = {

@@ -79,7 +79,7 @@ def sizes_of_windows(
 class Convolving(SpatialLayer):
     """Base of convolutions: what slides over the spatial axes is in the subclass, bias and activation are here."""
 
-    paddings = ("valid", "same")
+    paddings: tuple[str, ...] = ("valid", "same")
     strides_or_dilation = True  # only one of the two may be above 1
 
     def __init__(
@@ -263,7 +263,7 @@ class Conv1D(Convolution):
     """
 
     rank = 1
-    paddings = ("valid", "same", "causal")
+    paddings: tuple[str, ...] = ("valid", "same", "causal")
 
     def call(self, inputs):
         if self.padding != "causal":
