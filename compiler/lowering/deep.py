@@ -247,7 +247,8 @@ class Deep(Schedule):
         at = self.panel * self.tile.width + Size.of(self.lane)
         change = {**self._rows_at(row), p.lanes: at}
         place = self._place(part)
-        body: Stmt = Store(partial, (Rewriter(index=lambda a: change.get(a)).size(place),), total)  # type: ignore[arg-type]
+        here = Rewriter(index=lambda a: change.get(a) if isinstance(a, Index) else None)
+        body: Stmt = Store(partial, (here.size(place),), total)
         if not self._exact():
             body = If(less(at, p.lanes.extent), (body,))
         return For(self.lane, (body,), "vector")

@@ -9,6 +9,7 @@ is emitted: one that is read only where it is made stays in registers, one read 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ DEEP = 48
 """Elementwise steps that may melt into one expression."""
 SMALL_PRODUCT = 512
 """Multiplications below which a static product is a plain reduction in somebody's kernel."""
+MANY = 3
+"""Readers of a value more than which are not to wait for what would share its kernel."""
 
 VIEWS = (Reshape, Transpose, Slice, Broadcast, Equate, Patches, StopGradient)
 
@@ -89,7 +92,7 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
             for x in node.inputs:
                 wanted |= _storage(x)
         elif needs_kernel(node) or _searches(node):
-            wanted |= {x for x in node.inputs if not is_external(x)}
+            wanted |= {x for x in node.op.read(node.inputs) if not is_external(x)}
         if isinstance(node.op, Broadcast):
             (x,) = node.inputs
             if x.rank and not _leading(node.op.axes):
@@ -210,7 +213,7 @@ class Accesses:
         if found is None:
             found = self.known[node] = {}
             if needs_kernel(node) or isinstance(node.op, Item):
-                found.update({x: [] for x in node.inputs})  # read as a whole
+                found.update({x: [] for x in node.op.read(node.inputs)})  # as a whole
                 return found
             melter = Melter(
                 lambda x, index: self._note(found, x, index) if x in self.stored or is_external(x) else None
@@ -243,6 +246,7 @@ def make_groups(stored: Sequence[Node]) -> list[Group]:
     inside = set(stored)
     reads = {n: dependencies(n, inside) for n in stored}
     accesses = Accesses(inside)
+    users = Counter(x for found in reads.values() for x in found)
     groups: list[Group] = []
     of: dict[Node, Group] = {}
 
@@ -273,6 +277,9 @@ def make_groups(stored: Sequence[Node]) -> list[Group]:
                 others = [of[x] for x in reads[node] if x in of and of[x] is not group]
                 if any(depends(o, group) for o in others):
                     continue  # something between the two must run first
+                if group.rank == 0 and any(users[m] > MANY for m in group.members):
+                    if not all(depends(group, o) for o in others):
+                        continue  # a learning rate that all updates read would come after the first gradient
                 rank = _joined_rank(node, group, reads, accesses)
                 if rank is None:
                     continue
@@ -313,7 +320,7 @@ def _joined_rank(node: Node, group: Group, reads, accesses: Accesses) -> int | N
         limit = min(limit, accesses.aligned(node, group.members))
     elif not _siblings(node, group, reads):
         return None
-    if limit == group.rank and (limit == len(shape) or connected or limit > 0):
+    if limit == group.rank and (limit == len(shape) or limit > 0):
         return limit if _worth(node, group, limit) else None
     # fewer outer axes than now: only if what is left still has enough independent iterations
     if limit == 0:

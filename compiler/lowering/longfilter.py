@@ -62,15 +62,16 @@ class LongFilter(Filtering):
         if not isinstance(p.right, Load) or p.right.mask is not None:
             return False
         (k, c), t = p.summed, p.row_axes[-1]
-        if not all(isinstance(a.extent, int) for a in (k, c, t, p.lanes)) or k.extent < LONG:  # type: ignore[operator]
+        extents = [a.extent for a in (k, c, t, p.lanes) if isinstance(a.extent, int)]
+        if len(extents) < 4 or extents[0] < LONG or min(extents[1], extents[3]) < CHANNELS:
             return False
         along, tap = coefficient(p.left.index[0], t), coefficient(p.left.index[0], k)
         if not isinstance(along, int) or not isinstance(tap, int) or along <= 0 or tap <= 0 or tap % along:
             return False
-        if coefficient(p.left.index[0], c) != 1 or min(c.extent, p.lanes.extent) < CHANNELS:  # type: ignore[type-var]
+        if coefficient(p.left.index[0], c) != 1:
             return False
-        self.dilation, self.length = tap // along, int(t.extent)  # type: ignore[arg-type]  # static
-        self.taps, self.channels, self.filters = (int(a.extent) for a in (k, c, p.lanes))  # type: ignore[arg-type]
+        self.taps, self.channels, self.length, self.filters = extents
+        self.dilation = tap // along
         self.groups = -(-self.taps // TAPS)
         self.count = -(-self.length // (OUT * self.dilation))  # of tiles for each place within OUT * dilation
         return self.gain() < GAIN

@@ -85,7 +85,7 @@ class Filtering:
     def _vector(self, axis: Index, at: Dim, vector: Index, body: tuple[Stmt, ...]) -> Stmt:
         """`body` where `axis` is `at`, if it is not beyond the last."""
         inside = Rewriter(index=lambda a: at if a is axis else None).body(body)
-        if axis.extent % self.lanes:  # type: ignore[operator]  # static
+        if axis.extent % self.lanes:
             inside = (If(less(at, axis.extent), inside),)
         return For(vector, inside, "vector")
 

@@ -13,10 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Item, Node, TensorType
 from gnomon.compiler.lowering.fuse import Group, is_external
+from gnomon.compiler.ops.remat import After
 from gnomon.compiler.sizes import Dim, evaluate, product, symbols
 
 TYPICAL = 32
 """What every symbolic size is taken to be when memory is weighed."""
+NOTHING = 4096
+"""Bytes that do not count, of a fixed size: a learning rate that all updates wait for is computed first."""
 
 
 def scheduled(groups: Sequence[Group], readers: Mapping[Node, set[Group]], placed: Collection[Node]) -> list[Group]:
@@ -30,7 +33,9 @@ def scheduled(groups: Sequence[Group], readers: Mapping[Node, set[Group]], place
     of = {m: g.number for g in groups for m in g.members}
     reading: dict[Node, set[int]] = {}  # groups that still have to read what another one makes
     for node, found in readers.items():
-        whole = node.inputs[0] if isinstance(node.op, Item) else node  # has its memory inside that of the tuple
+        whole = node
+        while isinstance(whole.op, (Item, After)):  # they have no memory of their own
+            whole = whole.inputs[0]
         maker = of.get(whole)
         if maker is not None and node not in placed and not is_external(node):
             reading.setdefault(whole, set()).update(g.number for g in found if g.number != maker)
@@ -85,7 +90,10 @@ def scheduled(groups: Sequence[Group], readers: Mapping[Node, set[Group]], place
 
 def _bytes(node: Node) -> int:
     types = [node.type] if isinstance(node.type, TensorType) else node.type.items
-    return sum(_typical(product(t.shape)) * dtypes.named(t.dtype).bytes for t in types)
+    total: Dim = 0
+    for t in types:
+        total = total + product(t.shape) * dtypes.named(t.dtype).bytes
+    return 0 if isinstance(total, int) and total <= NOTHING else _typical(total)
 
 
 def _typical(d: Dim) -> int:

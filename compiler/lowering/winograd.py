@@ -66,13 +66,14 @@ class Winograd(Filtering):
         oh, ow = p.row_axes[-2:]
         place = p.left.index[0]
         down, along = coefficient(place, oh), coefficient(place, ow)
-        if (kh.extent, kw.extent) != (TAPS, TAPS) or not all(isinstance(a.extent, int) for a in (oh, ow, c, p.lanes)):
+        extents = [a.extent for a in (oh, ow, c, p.lanes) if isinstance(a.extent, int)]
+        if (kh.extent, kw.extent) != (TAPS, TAPS) or len(extents) < 4:
             return False
         if down in (None, 0) or along in (None, 0) or coefficient(place, c) != 1:
             return False
-        if coefficient(place, kh) != down or coefficient(place, kw) != along or min(oh.extent, ow.extent) < 2:
+        if coefficient(place, kh) != down or coefficient(place, kw) != along:
             return False
-        return min(c.extent, p.lanes.extent) >= CHANNELS  # type: ignore[type-var]  # both are static
+        return min(extents[:2]) >= 2 and min(extents[2:]) >= CHANNELS
 
     def gain(self, pictures: int) -> float:
         """Its cost as a share of the plain schedule's, with so many pictures."""
@@ -145,7 +146,7 @@ class Winograd(Filtering):
 
         def at(start: Dim, k: int, a: Index) -> Dim:
             last = a.extent + (TAPS - 1) - 1
-            return start + k if k < TAPS or a.extent % OUT == 0 else min_of(start + k, last)  # type: ignore[operator]
+            return start + k if k < TAPS or a.extent % OUT == 0 else min_of(start + k, last)
 
         taps = [
             [
@@ -193,10 +194,10 @@ class Winograd(Filtering):
         total = Load(found, ((Size.of(i) * OUT + Size.of(j)) * self.lanes + within,))
         change = {**dict.fromkeys(p.row_axes[:-2], picture), oh: y, ow: x, lanes: at}
         inner: Stmt = self._vector(lanes, at, vector, finished(p, change, total, "y"))
-        if ow.extent % OUT:  # type: ignore[operator]  # static
+        if ow.extent % OUT:
             inner = If(less(x, ow.extent), (inner,))
         rest: Stmt = For(j, (inner,))
-        if oh.extent % OUT:  # type: ignore[operator]  # static
+        if oh.extent % OUT:
             rest = If(less(y, oh.extent), (rest,))
         body = For(block, (transform, For(i, (rest,))))
         reads = tuple(dict.fromkeys([sums, *loads(epilogue(p))]))

@@ -20,6 +20,7 @@ from gnomon.compiler.kernel import (
     Let,
     Load,
     Local,
+    Stmt,
     Store,
     atom_of,
     fresh_index,
@@ -284,7 +285,7 @@ class ScatterAlong(Op):
             column = block * together + Size.of(c)
             at = (row, Size.of(u), column)
             place = (row, clamp(Load(indices, at), self.size), column)
-            step = (Store(total, place, call("add", Load(total, place), Load(updates, at))),)
+            step: tuple[Stmt, ...] = (Store(total, place, call("add", Load(total, place), Load(updates, at))),)
             if not isinstance(after, int) or after % together:
                 step = (If(less(column, after), step),)
             return if_any(self.size, (For(u, (For(c, step),)),))

@@ -50,7 +50,7 @@ def sortable(x: Expr) -> Expr:
         x = converted(x, wide)
         key = f"uint{dtypes.named(wide).bits}"
         sign = Const(key, 1 << (dtypes.named(wide).bits - 1))
-        bits = Bitcast(key, call("where", call("equal", x, Const(wide, 0)), Const(wide, 0), x))
+        bits: Expr = Bitcast(key, call("where", call("equal", x, Const(wide, 0)), Const(wide, 0), x))
         below = call("not_equal", call("bitwise_and", bits, sign), Const(key, 0))
         bits = call("where", below, call("bitwise_not", bits), call("bitwise_or", bits, sign))
         return call("where", call("isnan", x), Const(key, 2 ** dtypes.named(wide).bits - 1), bits)
