@@ -6,13 +6,15 @@ allocates nothing and remembers nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.aot.layout import owner_of
 from gnomon.compiler.aot.library import HEAD, MAGIC, MIXED, Library, Routine
 from gnomon.compiler.program import Check
-from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Max, Size, Symbol, non_negative, product
+from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Max, Size, Symbol, maximum, non_negative, product
 
 OK, POINTER, SIZE, WORKSPACE, STATE, DATA = range(6)
 CHECKS = 16
@@ -20,6 +22,10 @@ CHECKS = 16
 
 SHARED_WORK = 10_000
 """Nanoseconds of work below which a launch is not offered to the caller's threads."""
+
+
+_PLACE = re.compile(r"[^\s(),]*[/\\]([^\s(),/\\]+:\d+)")
+"""A file and line in a message: the folder it is in is nobody else's business, and would make bytes differ."""
 
 
 def pointer_bits(library: Library) -> int:
@@ -55,19 +61,14 @@ def error_texts(library: Library) -> dict[int, str]:
 def _all_checks(routine: Routine) -> list[Check]:
     """The program's checks, and that no axis of an array has less than no elements."""
     program = routine.program
+    own = [replace(c, message=_PLACE.sub(r"\1", c.message)) for c in program.checks]
     open_axes: dict[Dim, Check] = {}
     for slot in program.slots:
         for d in slot.shape:
             if isinstance(d, Size) and not non_negative(d) and d not in open_axes:
                 message = f"an array would have {d} elements along an axis, which is less than none"
-                open_axes[d] = Check(_at_least_zero(d), d, message)
-    return [*program.checks, *open_axes.values()]
-
-
-def _at_least_zero(d: Dim) -> Dim:
-    from gnomon.compiler.sizes import maximum
-
-    return maximum(d, 0)
+                open_axes[d] = Check(maximum(d, 0), d, message)
+    return [*own, *open_axes.values()]
 
 
 class _Function:
