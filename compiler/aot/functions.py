@@ -24,8 +24,8 @@ SHARED_WORK = 10_000
 """Nanoseconds of work below which a launch is not offered to the caller's threads."""
 
 
-_PLACE = re.compile(r"[^\s(),]*[/\\]([^\s(),/\\]+:\d+)")
-"""A file and line in a message: the folder it is in is nobody else's business, and would make bytes differ."""
+_PLACE = re.compile(r"(?<=\()[^()]*[/\\](?=[^()/\\]+:\d+\))|[^\s(),]*[/\\](?=[^\s(),/\\]+:\d+)")
+"""The folder of a file and line in a message: it is nobody else's business, and would make bytes differ."""
 
 
 def pointer_bits(library: Library) -> int:
@@ -61,7 +61,7 @@ def error_texts(library: Library) -> dict[int, str]:
 def _all_checks(routine: Routine) -> list[Check]:
     """The program's checks, and that no axis of an array has less than no elements."""
     program = routine.program
-    own = [replace(c, message=_PLACE.sub(r"\1", c.message)) for c in program.checks]
+    own = [replace(c, message=_PLACE.sub("", c.message)) for c in program.checks]
     open_axes: dict[Dim, Check] = {}
     for slot in program.slots:
         for d in slot.shape:
