@@ -19,6 +19,7 @@ from gnomon.compiler.lowering.schedule import scheduled
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
 from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of, size_of
+from gnomon.compiler.ops.remat import After
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
@@ -184,7 +185,7 @@ class _Plan:
         return slot is not None and node in self.fixed and self.slots[slot].kind in ("variable", "constant", "kept")
 
     def _stays(self, group: Group) -> bool:
-        """Whether what a group computes is kept from call to call: it reads only what is, and nobody outside sees it."""
+        """Whether what a group computes is kept from call to call: it reads only what is, and no caller sees it."""
         for m in group.members:
             if m not in self.fixed or m in self.slot_of:
                 return False
@@ -266,6 +267,8 @@ class _Plan:
                 self._branch(node, target, stages)
             elif isinstance(node.op, Scan):
                 loops.lower_loop(self, node, target, stages)
+            elif isinstance(node.op, After):
+                self._lay(node, self.slot_of[node.inputs[0]])
             elif node.op.has_kernel:
                 self._memory(node)
                 names = self._names(group)
@@ -295,6 +298,15 @@ class _Plan:
         constant = frozenset(b.name for n, b in names.items() if self._is_steady(n))
         code = lower(rows, group.contract is not None, target, label, constant)
         self._launches(group, names, code, stages, kept)
+
+    def _lay(self, node: Node, slot: int) -> None:
+        """Let a node be what a slot holds: a copy only where that has another place already, or may change before it is
+        read."""
+        if node not in self.slot_of and self.slots[slot].kind != "variable":
+            self._give(node, slot)
+        else:
+            self._memory(node)
+            self.steps.append(Copy(slot, self.slot_of[node]))
 
     def _launches(
         self, group: Group, names: dict[Node, Buffer], code: Sequence[Code], stages: Stages, kept: bool = False

@@ -44,7 +44,7 @@ def convnet(lib, x):
 
 
 def resnet50(lib, x):
-    """He, Zhang, Ren, Sun 2016, "Deep Residual Learning for Image Recognition", table 1: 224 x 224 x 3 to 1000 logits."""
+    """He, Zhang, Ren, Sun 2016, "Deep Residual Learning for Image Recognition", table 1."""
 
     def conv_norm(x, filters, kernel, stride=1):
         return lib.norm(lib.conv(x, filters, kernel, stride=stride, bias=False))

@@ -87,7 +87,8 @@ class Net(nn.Module):
             layer = nn.LSTM(x.shape[-1], units, batch_first=True)
             kernel, recurrent = self.weights.kernel(x.shape[-1], 4 * units), self.weights.recurrent(units, 4 * units)
             zeros = self.weights.zeros(4 * units)  # gates are in Keras's order
-            return self.filled(layer, weight_ih_l0=kernel.T, weight_hh_l0=recurrent.T, bias_ih_l0=zeros, bias_hh_l0=zeros)
+            kernels = {"weight_ih_l0": kernel.T, "weight_hh_l0": recurrent.T}
+            return self.filled(layer, **kernels, bias_ih_l0=zeros, bias_hh_l0=zeros)
 
         return self.part(make)(x)[0][:, -1]
 

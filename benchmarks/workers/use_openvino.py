@@ -9,7 +9,8 @@ from common import Job, sample, serve
 
 def job(model, x, order):
     core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": common.threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"INFERENCE_NUM_THREADS": common.threads(), "PERFORMANCE_HINT": "LATENCY"}
+    settings["INFERENCE_PRECISION_HINT"] = "f32"  # where there is bfloat16, it would compute in that
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
 
     def run(n=1):
