@@ -10,9 +10,9 @@ from gnomon.compiler.errors import ArgumentError, ShapeError
 from gnomon.compiler.ops import build as graph_of
 from gnomon.compiler.ops.patches import places, reach
 from gnomon.layers.input_spec import InputSpec
-from gnomon.layers.layer import Layer
+from gnomon.layers.spatial import Spatial
 from gnomon.ops.arguments import one_of
-from gnomon.ops.convolution import as_format, per_axis
+from gnomon.ops.convolution import per_axis
 from gnomon.tensor import Tensor, node_of
 
 OpenShape = Sequence[int | None]
@@ -26,18 +26,11 @@ def as_count(layer: str, name: str, value: Any) -> int:
     return value
 
 
-class SpatialLayer(Layer):
-    """Base of layers whose inputs have `rank` spatial axes between batch and channels, or behind the channels.
+class SpatialLayer(Spatial):
+    """Base of layers whose outputs have other sizes, and perhaps other channels: the parts of shapes by their names.
 
     inputs: [batch, L1..Ld, channels], or [batch, channels, L1..Ld] with `data_format="channels_first"`
     """
-
-    rank = 0
-
-    def __init__(self, data_format: str | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.data_format = as_format(data_format)
-        self.input_spec = InputSpec(ndim=self.rank + 2)
 
     @property
     def channel_axis(self) -> int:
@@ -269,7 +262,7 @@ class Conv1D(Convolution):
         if self.padding != "causal":
             return super().call(inputs)
         low = [0, 0, 0]
-        low[1 if self.data_format == "channels_last" else 2] = reach(self.kernel_size[0], self.dilation_rate[0]) - 1
+        low[self.first] = reach(self.kernel_size[0], self.dilation_rate[0]) - 1
         padded = Tensor(graph_of.pad(inputs.node, low, [0, 0, 0]))
         return self.finish(ops.conv(padded, self.kernel, self.strides, "valid", self.data_format, self.dilation_rate))
 

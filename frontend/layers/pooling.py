@@ -147,8 +147,7 @@ class GlobalPooling(SpatialLayer):
     def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any):
         super().__init__(data_format, **kwargs)
         self.keepdims = keepdims
-        first = 1 if self.data_format == "channels_last" else 2
-        self.axes = tuple(range(first, first + self.rank))
+        self.axes = tuple(range(self.first, self.first + self.rank))
         self.built = True
 
     def compute_output_shape(self, input_shape):

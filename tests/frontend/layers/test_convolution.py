@@ -1,5 +1,7 @@
 """Convolutions: every layer by `check_layer`, Keras's numbers, derivatives, files, mistakes."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -207,3 +209,17 @@ def test_what_is_made_of_weights_ahead_is_read_ahead():
     wanted = gnomon.ops.conv(once, layer.kernel.numpy(), padding="same")
     found = gnomon.function([images, kernel], twice)(x, layer.kernel.numpy() / 2)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_trunk_computes_no_gradients():
+    trunk = gnomon.Sequential([
+        gnomon.Input((8, 7, 2)), layers.Conv2D(3, 3, activation="relu"), layers.MaxPooling2D(), layers.Conv2D(4, 2),
+    ])  # fmt: skip
+    image = gnomon.Input((8, 7, 2))
+    model = gnomon.Model(image, layers.Dense(1)(layers.Flatten()(trunk(image))))
+    found = {}
+    for trunk.trainable in (True, False):
+        model.compile("sgd", "mse")
+        text = str(model.show("differentiated"))
+        found[trunk.trainable] = [len(re.findall(rf"= {op}\(", text)) for op in ("Contract", "Unpatch")]
+    assert found == {True: [3 + 5, 2], False: [3 + 1, 0]}  # a product for each kernel, and each input but the image
