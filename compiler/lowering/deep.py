@@ -20,6 +20,7 @@ from gnomon.compiler.kernel import (
     Kernel,
     Load,
     Local,
+    Prefetch,
     Rewriter,
     Stmt,
     Store,
@@ -231,7 +232,12 @@ class Deep(Schedule):
         take = For(r, (For(self.lane, (Store(acc, (own,), Load(sums, (kept,))),), "vector"),), "unroll")
         name, right = self._right()
         update = Store(acc, (own,), self._fma(self._left(row), name, Load(acc, (own,))))
+        ahead: tuple[Stmt, ...] = ()
+        later = self._left(at + 2 * tile.rows)
+        if len(self.p.row_axes) == 1 and isinstance(later, Load) and later.mask is None:
+            ahead = (Prefetch(later.buffer, later.index[0]),)  # of terms in a row each is far from the one before
         step: tuple[Stmt, ...] = (
+            *ahead,
             For(self.lane, (*self._masked_right(name, right), For(r, (update,), "unroll")), "vector"),
         )
         for a in reversed(self.p.summed):
