@@ -5,8 +5,9 @@
 
 Neither the compiler nor LLVM is imported. The file is made by `gnomon compile MODEL -o digits.gnx`.
 
-A file is a head of 64 bytes (magic number, form, bytes of the description, SHA-256 of all that follows the head, bytes
-of the file), the description as JSON, the library and the weights, each at a multiple of 64 bytes.
+A file is a head of 64 bytes (magic number, form, bytes of the description, digest of all that follows the head, bytes
+of the file), the description as JSON, the library and the weights, each at a multiple of 64 bytes. The digest is the
+SHA-256 of those of parts of 8 MiB, so that several threads can check a large file.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ HEAD = struct.Struct("<8sII32sQ8x")
 
 ALIGN = 64
 
+PART = 8 << 20
+"""Bytes that one digest is of."""
+
+SHARED = 200_000
+"""Nanoseconds of work from which Python's threads are worth waking."""
+
 
 def pack(description: Mapping[str, Any], library: bytes, weights: bytes) -> bytes:
     """The contents of a file. `description` is what `Compiled` reads, without the places of library and weights."""
@@ -56,7 +63,14 @@ def pack(description: Mapping[str, Any], library: bytes, weights: bytes) -> byte
     for content in (library, weights):
         body += bytes(-(HEAD.size + len(body)) % ALIGN)
         body += content
-    return HEAD.pack(MAGIC, FORM, len(text), hashlib.sha256(body).digest(), HEAD.size + len(body)) + body
+    whole = hashlib.sha256(b"".join(_digests(body, 0, len(body)))).digest()
+    return HEAD.pack(MAGIC, FORM, len(text), whole, HEAD.size + len(body)) + body
+
+
+def _digests(body: Any, begin: int, end: int) -> list[bytes]:
+    """The digests of the parts of `body` from `begin` to `end`."""
+    with memoryview(body) as view:
+        return [hashlib.sha256(view[at : min(at + PART, end)]).digest() for at in range(begin, end, PART)]
 
 
 def _rounded(size: int) -> int:
@@ -88,8 +102,11 @@ def cpu_flags() -> frozenset[str] | None:
 # ---- loading
 
 
-def load(path: Any) -> Compiled:
+def load(path: Any, threads: int | None = None) -> Compiled:
     """The model in a `.gnx` file, ready to be called.
+
+    threads   how many may work on one call; as many as there are cores, or as GNOMON_THREADS says, if left out
+    Results do not depend on it.
 
     Raises FileError if the file is not one, is cut short or altered, has a form that this version does not read, or was
     made for another system or processor; MissingFileError if it is not there.
@@ -115,31 +132,49 @@ def load(path: Any) -> Compiled:
         )
     if size != told:
         raise FileError(f"{name!r} is {'cut short' if size < told else 'too long'}: {size:,} bytes instead of {told:,}")
-    check = _Check(content, digest)
+    count = _threads(threads)
+    check = _Check(content, digest, count)
     import numpy  # noqa: F401  # on this thread while the other one reads the file
 
     if not check.holds():
         raise FileError(f"{name!r} is damaged: its contents are not those that were written")
     description = json.loads(content[HEAD.size : HEAD.size + length])
     _check_machine(name, description["platform"])
-    return Compiled(description, content, name)
+    return Compiled(description, content, name, count)
+
+
+def _threads(wanted: int | None) -> int:
+    """How many threads to use. Raises ArgumentError for a number that is none."""
+    told: Any = os.environ.get("GNOMON_THREADS", "").strip() if wanted is None else wanted
+    if told == "":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(told, bool) or not str(told).isdecimal() or int(told) < 1:
+        what = "GNOMON_THREADS" if wanted is None else "threads"
+        raise ArgumentError(f"{what} is {told!r}; it must be a whole number, at least 1")
+    return min(int(told), 1024)
 
 
 class _Check:
-    """Compares a file with its digest on a thread of its own."""
+    """Compares a file with its digest on threads of its own."""
 
-    def __init__(self, content: Any, digest: bytes):
-        self.content, self.digest, self.found = content, digest, b""
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
+    def __init__(self, content: Any, digest: bytes, count: int):
+        self.content, self.digest = content, digest
+        parts = -(-(len(content) - HEAD.size) // PART)
+        count = max(1, min(count, parts))
+        each = -(-parts // count) * PART
+        self.found: list[list[bytes]] = [[] for _ in range(count)]
+        self.threads = [threading.Thread(target=self._run, args=(k, each)) for k in range(count)]
+        for thread in self.threads:
+            thread.start()
 
-    def _run(self) -> None:
+    def _run(self, k: int, each: int) -> None:
         with memoryview(self.content) as view, view[HEAD.size :] as body:
-            self.found = hashlib.sha256(body).digest()
+            self.found[k] = _digests(body, min(k * each, len(body)), min((k + 1) * each, len(body)))
 
     def holds(self) -> bool:
-        self.thread.join()
-        return self.found == self.digest
+        for thread in self.threads:
+            thread.join()
+        return hashlib.sha256(b"".join(d for found in self.found for d in found)).digest() == self.digest
 
 
 def _check_machine(name: str, wanted: Mapping[str, Any]) -> None:
@@ -200,6 +235,57 @@ class Array:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
+_TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+_RUN = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t
+)
+
+
+class _Threads(ctypes.Structure):
+    """The structure through which a library shares work."""
+
+    _fields_ = [("run", _RUN), ("pool", ctypes.c_void_p)]
+
+
+class _Pool:
+    """Python's threads, as a library is given them. There is one for each number of threads in a process."""
+
+    made: dict[int, _Pool] = {}
+
+    def __new__(cls, count: int) -> _Pool:
+        if count not in cls.made:
+            pool = cls.made[count] = super().__new__(cls)
+            pool.count, pool.pid, pool.executor = count, 0, None
+            pool.callback = _RUN(pool.run)
+            pool.table = _Threads(pool.callback, None)
+            pool.pointer = ctypes.c_void_p(ctypes.addressof(pool.table))
+        return cls.made[count]
+
+    count: int
+    pid: int
+    executor: Any
+    callback: Any
+    table: _Threads
+    pointer: ctypes.c_void_p
+
+    def run(self, context: int, task: int, job: int, count: int, work: int) -> None:
+        """Called by the library: run `task` for [0, count)."""
+        call = _TASK(task)
+        shares = min(self.count, count)
+        if work < SHARED or shares < 2:
+            call(job, 0, count)
+            return
+        if self.pid != os.getpid():  # in a forked child the threads are gone
+            from concurrent.futures import ThreadPoolExecutor
+
+            self.pid, self.executor = os.getpid(), ThreadPoolExecutor(self.count - 1, "gnomon")
+        edges = [count * k // shares for k in range(shares + 1)]
+        others = [self.executor.submit(call, job, a, b) for a, b in zip(edges[1:-1], edges[2:], strict=True)]
+        call(job, edges[0], edges[1])
+        for other in others:
+            other.result()
+
+
 Plan = tuple[list[ctypes.c_size_t], list[tuple[int, ...]], int]
 """What the shapes of a call decide: sizes as the function takes them, shapes of the outputs, bytes of workspace."""
 
@@ -231,7 +317,7 @@ class Compiled:
     made_by           version of gnomon that compiled it
     """
 
-    def __init__(self, description: Mapping[str, Any], content: Any, file: str):
+    def __init__(self, description: Mapping[str, Any], content: Any, file: str, threads: int):
         import numpy as np
 
         self.file, self._content = file, content
@@ -251,6 +337,8 @@ class Compiled:
         self._error_text.restype = ctypes.c_char_p
         self._memory = threading.local()
         self._lock = threading.RLock()
+        self._pool = _Pool(threads).pointer if description["threads"] and threads > 1 else None
+        self._last = [self._pool] if description["threads"] else []  # what each function gets last
         self._state: np.ndarray | None = None
         self._kept = [_pointer(self._weights)]  # the pointers that each function gets first
         if description["state"]:
@@ -372,7 +460,8 @@ class Compiled:
             memory = self._memory.array = np.empty(needed, np.uint8)
         results = [np.empty(shape, a.dtype) for shape, a in zip(shapes, routine.outputs, strict=True)]
         pointers = [_pointer(a) for a in (*given, *results)]
-        code = routine.function(*self._kept, *pointers, *sizes, _pointer(memory), ctypes.c_size_t(memory.nbytes))
+        own = _pointer(memory), ctypes.c_size_t(memory.nbytes)
+        code = routine.function(*self._kept, *pointers, *sizes, *own, *self._last)
         self._check(code)
         return results
 

@@ -18,6 +18,7 @@ def describe(library: Library) -> dict[str, Any]:
         "largest": dict(library.largest),
         "state": HEAD + library.state_bytes if library.stateful else 0,
         "resets": bool(library.reset),
+        "threads": library.threads,
         "routines": [_routine(r) for r in library.routines],
     }
 

@@ -512,8 +512,11 @@ def _bytes(data: bytes) -> str:
 def _share(word: str) -> str:
     """Functions between a launch and the caller's threads: `<prefix>_threads` is {function, context}."""
     narrow = "i64" if word == "i64" else "i32"
-    cut = "" if word == "i64" else "  %n = trunc i64 %extent to i32\n"
-    count = "%extent" if word == "i64" else "%n"
+    cut = "" if word == "i64" else (
+        "  %n = trunc i64 %extent to i32\n"
+        "  %most = call i64 @llvm.umin.i64(i64 %work, i64 2147483647)\n  %w = trunc i64 %most to i32\n"
+    )  # fmt: skip
+    count, much = ("%extent", "%work") if word == "i64" else ("%n", "%w")
     wide = ("  %b = zext i32 %begin to i64\n  %e = zext i32 %end to i64\n", "%b", "%e") if word == "i32" else (
         "", "%begin", "%end")  # fmt: skip
     step = 8 if word == "i64" else 4
@@ -535,7 +538,7 @@ together:
   %run = load ptr, ptr %threads, align {step}
   %place = getelementptr ptr, ptr %threads, i64 1
   %context = load ptr, ptr %place, align {step}
-{cut}  call void %run(ptr %context, ptr @gnomon.task, ptr %job, {narrow} {count})
+{cut}  call void %run(ptr %context, ptr @gnomon.task, ptr %job, {narrow} {count}, {narrow} {much})
   ret void
 }}
 define internal void @gnomon.task(ptr %job, {narrow} %begin, {narrow} %end) #0 {{

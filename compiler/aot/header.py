@@ -83,14 +83,15 @@ def _threads(library: Library) -> str:
     text = _comment(
         "How to share the work of a function among threads of your own.",
         "`run` calls task(job, begin, end) for ranges that together are [0, count), on any threads at once, and "
-        "returns when all are done. Results do not depend on how it divides them. NULL for the whole: one thread.",
+        "returns when all are done; `work` is about how many nanoseconds they take on one. Results do not depend on "
+        "how it divides them. NULL for the whole: one thread.",
     )
     return "\n".join(
         [
             text,
             f"typedef void (*{p}_task)(void *job, size_t begin, size_t end);",
             "typedef struct {",
-            f"    void (*run)(void *pool, {p}_task task, void *job, size_t count);",
+            f"    void (*run)(void *pool, {p}_task task, void *job, size_t count, size_t work);",
             "    void *pool; /* handed to run */",
             f"}} {p}_threads;",
             "",

@@ -105,7 +105,7 @@ def compile_command(
         source = small = quantized(source, target, calibrate, goal)
     library = ahead.build(
         source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
-        threads, train, pack,
+        threads or kind == "gnx", train, pack,
     )
     system = next((found for part, found in ENDING.items() if part in library.target.triple), {})
     ending = path.suffix if path.suffix in ENDINGS else system.get(kind, FORMATS[kind])

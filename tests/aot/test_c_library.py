@@ -220,10 +220,10 @@ THREADS = """
         p->task(p->job, p->begin, p->end);
         return NULL;
     }
-    static void run(void *pool, article_task task, void *job, size_t count) {
+    static void run(void *pool, article_task task, void *job, size_t count, size_t work) {
         pthread_t threads[3];
         part parts[3];
-        shared += *(int *)pool;
+        shared += *(int *)pool * (work > 0);
         for (size_t k = 0; k < 3; k++) {
             parts[k] = (part){task, job, count * k / 3, count * (k + 1) / 3};
             if (pthread_create(&threads[k], NULL, one, &parts[k])) exit(2);

@@ -86,6 +86,42 @@ def test_several_files_and_threads_at_once(file, tmp_path):
     np.testing.assert_array_equal(other(np.ones((2, 5))), [[5], [5]])
 
 
+def test_threads_do_not_change_results(tmp_path, monkeypatch):
+    file = save(article(), tmp_path / "shared", threads=True)
+    x = np.random.default_rng(1).normal(size=(9000, 784)).astype("float32")  # enough for the work to be shared
+    alone = gnomon.runtime.load(file, threads=1)
+    wanted = alone(x)
+    for count in (2, 5):
+        model = gnomon.runtime.load(file, threads=count)
+        pool = compiled._Pool(count)
+        np.testing.assert_array_equal(model(x), wanted)
+        assert pool.executor is not None
+        np.testing.assert_array_equal(model(x[:1]), alone(x[:1]))
+    monkeypatch.setenv("GNOMON_THREADS", "1")
+    assert gnomon.runtime.load(file)._pool is None
+    monkeypatch.setenv("GNOMON_THREADS", "some")
+    with pytest.raises(ArgumentError, match="GNOMON_THREADS is 'some'; it must be a whole number, at least 1"):
+        gnomon.runtime.load(file)
+    with pytest.raises(ArgumentError, match="threads is 0"):
+        gnomon.runtime.load(file, threads=0)
+
+
+def test_large_files_are_checked_in_parts(file, tmp_path, monkeypatch):
+    content = file.read_bytes()
+    monkeypatch.setattr(compiled, "PART", 10_000)
+    (length,) = struct.unpack_from("<I", content, 12)
+    text = json.loads(content[64 : 64 + length])
+    library, weights = (content[at : at + size] for at, size in (text["library"], text["weights"]))
+    parts = compiled.pack(text, library, weights)
+    (tmp_path / "parts.gnx").write_bytes(parts)
+    for count in (1, 2, 7, 100):
+        gnomon.runtime.load(tmp_path / "parts.gnx", threads=count)
+    for place in (64, 30_000, len(parts) - 1):
+        changed = bytearray(parts)
+        changed[place] ^= 1
+        assert "is damaged" in refused(bytes(changed), tmp_path)
+
+
 def test_outputs_in_the_form_of_the_model(tmp_path):
     left, right = gnomon.Input((2,), name="left"), gnomon.Input((2,), name="right")
     both = layers.Add(name="both")([left, right])
