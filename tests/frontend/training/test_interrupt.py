@@ -53,6 +53,14 @@ def test_raised_by_a_callback(hook):
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent to the process itself")
 @pytest.mark.parametrize("wait", [0.05, 0.3])
 def test_sent_while_it_trains(wait):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+    try:
+        _interrupted(wait)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(wait):
     model = gnomon.Sequential([gnomon.Input((6,)), layers.Dense(200, activation="relu"), layers.Dense(4)])
     model.compile("adam", loss=gnomon.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.train_on_batch(X[:16], LABEL[:16])
