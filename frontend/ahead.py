@@ -6,7 +6,7 @@ object file and a header for C instead of code in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +107,7 @@ def build(
     threads: bool = False,
     train: bool = False,
     pack: bool | None = None,
+    told: Callable[[str], None] = lambda what: None,
 ) -> aot.Library:
     """A library that runs a model or function.
 
@@ -121,6 +122,7 @@ def build(
     train      whether it can be trained too; the model must be compiled
     pack       whether weights are stored as products read them quickest, which may be beside what they are for calls of
                few samples; left out, if that makes them no more than a quarter larger. A library that is trained cannot
+    told       called with what is being done, before each part of the work
 
     Raises ArgumentError for a size that there is not, StateError for a model that is not built, or not compiled where
     it is to be trained, CompileError for a layer that cannot be compiled so.
@@ -130,6 +132,7 @@ def build(
     fixed = dict(sizes or {})
     if batch is not None:
         fixed[BATCH] = batch
+    told("tracing the model")
     traced = _traced(source, train)
     _check_sizes([t.graph for t in traced], fixed, {} if max_batch is None else {BATCH: max_batch})
     if targets.is_bare(target) and max_batch is None:
@@ -138,6 +141,7 @@ def build(
     routines: list[aot.Routine] = []
     changed: set[int] = set()
     for t in traced:
+        told(f"compiling {t.name!r}")
         request = _fixed(t.graph, fixed)
         program = _compiled(request, variables, target, False if len(traced) > 1 else pack)
         changed |= {key_of(p) for p, _ in request.updates}
@@ -202,18 +206,24 @@ def can_build(source: Any) -> bool:
     return isinstance(source, (Model, Function, Quantized))
 
 
-def write(library: aot.Library, base: Path, kind: str, ending: str) -> Written:
+def write(
+    library: aot.Library, base: Any, kind: str, ending: str, told: Callable[[str], None] = lambda what: None
+) -> Written:
     """Write a library, its header, and its weights if they are a file.
 
     base     where, without an ending
     kind     'obj', 'static' or 'shared'; 'gnx' for one file that `gnomon.runtime.load` reads, made of a library that
              does not embed its weights
     ending   of the library: '.o', '.a', '.so' and the like
+    told     called with what is being done, before each part of the work
     All files are there when it returns, or none has changed. Raises FileError if they cannot be written.
     """
+    base = Path(base)
+    told(f"generating code for {library.target.cpu or library.target.triple}")
     texts, exported = aot.modules(library)
     content = aot.compile_object(texts, exported, library.target)
     code = sum(aot.symbols.read(content).sections.values()) - (len(library.weights) if library.embed else 0)
+    told("linking and writing")
     if kind == "static":
         content = aot.archive(f"{base.name}.o", content, exported, "apple" in library.target.triple)
     elif kind in ("shared", "gnx"):

@@ -147,7 +147,8 @@ def dump(
 @TARGET
 @click.option("--expand", is_flag=True, help="Also the layers of models inside it.")
 @click.option("--trainable", is_flag=True, help="Also which layers are trained.")
-def summary(target: str, expand: bool, trainable: bool) -> None:
+@JSON
+def summary(target: str, expand: bool, trainable: bool, machine: bool) -> None:
     """Print a model's layers, output shapes and numbers of parameters.
 
     \b
@@ -158,7 +159,29 @@ def summary(target: str, expand: bool, trainable: bool) -> None:
     model = find(target)
     if not _is_model(model):
         raise click.ClickException(f"{target} is {_described(model)}; summary takes a model")
-    model.summary(print_fn=click.echo, expand_nested=expand, show_trainable=trainable)
+    if machine:
+        click.echo(as_json(_summary(model, expand)))
+    else:
+        model.summary(print_fn=click.echo, expand_nested=expand, show_trainable=trainable)
+
+
+def _summary(model: Any, expand: bool) -> dict[str, Any]:
+    """What a summary says, for programs."""
+    layers = []
+    for layer in model.layers:
+        told = {
+            "name": layer.name,
+            "class": type(layer).__name__,
+            "output_shape": layer._layer_state.output_shapes,
+            "parameters": layer.count_params() if layer.built else None,
+            "trainable": layer.trainable,
+        }
+        if expand and _is_model(layer):
+            told |= _summary(layer, expand)
+        layers.append(told)
+    trained = sum(int(v.buffer.array.size) for v in model.trainable_variables)
+    count = model.count_params() if model.built else None
+    return {"name": model.name, "layers": layers, "parameters": count, "trainable_parameters": trained}
 
 
 def _is_model(value: Any) -> bool:

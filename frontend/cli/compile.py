@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def compile_command(
     to work in.
     """
     from gnomon import ahead
+    from gnomon.saving.files import to_write
 
     path = Path(output)
     kind = kind or ENDINGS.get(path.suffix, "obj")
@@ -100,17 +102,29 @@ def compile_command(
     goal = ahead.target_for(to, cpu)
     if (quantize is None) != (calibrate is None):
         raise click.UsageError("--quantize and --calibrate FILE go together: scales are chosen by the data in it")
-    small = None
-    if calibrate is not None:
-        source = small = quantized(source, target, calibrate, goal)
-    library = ahead.build(
-        source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
-        threads or kind == "gnx", train, pack,
-    )
-    system = next((found for part, found in ENDING.items() if part in library.target.triple), {})
+    system = next((found for part, found in ENDING.items() if part in goal.triple), {})
     ending = path.suffix if path.suffix in ENDINGS else system.get(kind, FORMATS[kind])
-    written = ahead.write(library, base, kind, ending)
+    for end in (ending,) if kind == "gnx" else (ending, ".h"):
+        to_write(f"{base}{end}", end, True)  # said before the work and not after it
+    small = None
+    try:
+        if calibrate is not None:
+            progress("choosing scales")
+            source = small = quantized(source, target, calibrate, goal)
+        library = ahead.build(
+            source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
+            threads or kind == "gnx", train, pack, progress,
+        )  # fmt: skip
+        written = ahead.write(library, base, kind, ending, progress)
+    finally:
+        progress("")
     report(library, written, small and small.report, machine)
+
+
+def progress(what: str) -> None:
+    """Say on a terminal what is being done, in a line that the next one takes the place of."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{what}" + (" ..." if what else ""), err=True, nl=False)
 
 
 def quantized(source: Any, target: str, file: str, goal: Any) -> Any:

@@ -152,6 +152,16 @@ def test_summary(gnomon, script):
     assert "\x1b" not in out
 
 
+def test_summary_for_programs(gnomon, script):
+    code, out, _ = gnomon("summary", f"{script}:model", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["parameters"] == told["trainable_parameters"] == 38
+    assert [(layer["name"], layer["output_shape"], layer["parameters"]) for layer in told["layers"][1:]] == [
+        ("hidden", [None, 4], 28), ("out", [None, 2], 10)
+    ]  # fmt: skip
+
+
 def test_saved_models(gnomon, tmp_path):
     import gnomon as library
 
