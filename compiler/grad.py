@@ -10,6 +10,7 @@ from gnomon.compiler.graph import Item, Node, TupleType, inherit, origins, walk
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import walks_subgraphs, without_unused_results
 from gnomon.compiler.ops.leaves import fresh_input
+from gnomon.compiler.ops.remat import without_waiting
 
 
 @walks_subgraphs
@@ -121,7 +122,7 @@ def jvp(outputs: Sequence[Node], wrt: Sequence[Node], tangents: Sequence[Node]) 
     pairs = [(b, t) for b, t in zip(back, tangents, strict=True) if b is not None]
     forward = vjp([b for b, _ in pairs], [t for _, t in pairs], dummies)
     forward = [build.full_like(o, 0) if f is None else f for o, f in zip(outputs, forward, strict=True)]
-    return without_unused_results(forward)  # what is not read may still hold dummies
+    return without_unused_results(without_waiting(forward, dummies))  # what is not read may still hold dummies
 
 
 def _where(node: Node) -> str:

@@ -96,6 +96,7 @@ class Op:
     kernel(target, out, *inputs) -> Kernels  for what no element rule says well: kernels that run in order, on Buffers.
                                              Other buffers in them are memory that they want for the time between
     stands_alone(out, *inputs) -> bool      of an op with both rules: whether it is `kernel` for these types
+    read(inputs) -> inputs                  those whose values it looks at; others must only be there before
     An op with neither an element rule nor kernels is a step of the program (`Cond`).
     """
 
@@ -119,6 +120,9 @@ class Op:
 
     def stands_alone(self, out: TensorType, *inputs: TensorType) -> bool:
         return True
+
+    def read(self, inputs: tuple[Node, ...]) -> tuple[Node, ...]:
+        return inputs
 
     def identity(self) -> Any:
         """What stands for the op in the table of living nodes: one that leads to other objects gives a mere equal."""

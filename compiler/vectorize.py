@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from gnomon.compiler.graph import Item, Node, TensorType, inherit, walk
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import Tuple, walks_subgraphs
+from gnomon.compiler.ops.remat import without_waiting
 from gnomon.compiler.sizes import Dim
 
 
@@ -17,6 +18,7 @@ def vectorize(outputs: Sequence[Node], inputs: Mapping[Node, Node], size: Dim) -
     inputs   {node: its values}, values of type dtype[size, *shape of the node]
     What does not depend on `inputs` is computed once and repeated.
     """
+    outputs = without_waiting(outputs, inputs)  # or all that they do would be repeated
     batched: dict[Node, Node] = dict(inputs)
     for node, values in inputs.items():
         assert values.type == TensorType(node.dtype, (size, *node.shape)), (node, values)

@@ -54,6 +54,9 @@ _NAMES = {
     "foldl": "loops",
     "foldr": "loops",
     "ifelse": "control",
+    "RematScope": "checkpointing",
+    "remat": "checkpointing",
+    "checkpoint": "checkpointing",
     "compile_events": "events",
 }
 _KINDS = "scalar vector matrix row col tensor3 tensor4 tensor5".split()

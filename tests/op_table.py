@@ -36,6 +36,7 @@ from gnomon.compiler.ops.order import Cumulate, Rank
 from gnomon.compiler.ops.patches import FirstMax, Patches, Unpatch
 from gnomon.compiler.ops.philox import philox_numpy
 from gnomon.compiler.ops.reduce import Reduce
+from gnomon.compiler.ops.remat import After, Checkpoint
 from gnomon.compiler.ops.scalar import SCALAR
 from gnomon.compiler.ops.scan import Delayed, Scan
 from gnomon.compiler.ops.shape import Concat, Equate, Pad, Slice
@@ -533,6 +534,18 @@ def _twice(g: Node) -> list[Node | None]:
 
 
 row("WithGradient", [Arg((n, m))], lambda x: WithGradient(_twice)(x, build.multiply(x, 2.0)), lambda x: 2 * x)
+
+
+def _made_again(x: Node, w: Node) -> list[Node]:
+    hidden = build.tanh(build.multiply(x, w))
+    whole = Checkpoint(2)(x, w, build.multiply(hidden, hidden), build.sin(build.add(hidden, w)))
+    return [Item(0)(whole), Item(1)(whole)]
+
+
+row("Checkpoint", [Arg((n, m)), Arg((n, m))], _made_again,
+    lambda x, w: [np.tanh(x * w) ** 2, np.sin(np.tanh(x * w) + w)], ulps=16)
+row("After", [Arg((n, m)), Arg((n,))], lambda x, y: build.exp(After()(build.sin(x), build.reduce("sum", y, [0]))),
+    lambda x, y: np.exp(np.sin(x)), ulps=8)
 
 
 def names(rows: Sequence[Row] = tuple(ROWS)) -> list[str]:

@@ -8,7 +8,9 @@ from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.control import Tuple, WithGradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
+from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.ops.reduce import Reduce
+from gnomon.compiler.ops.remat import After, Checkpoint, after
 from gnomon.compiler.ops.shape import Broadcast, Reshape, Slice, Transpose
 from gnomon.compiler.passes.rewrite import Rules, is_number, number
 from gnomon.compiler.sizes import product
@@ -67,10 +69,20 @@ def drop_given_gradients(node: Node) -> Node | None:
 
 @watch(Item)
 def take_from_tuples(node: Node) -> Node | None:
-    """item(tuple(x, y), 1) -> y."""
+    """item(tuple(x, y), 1) -> y;  item(checkpoint(x; y, z), 1) -> z, differentiation being over."""
     (whole,) = node.inputs
     assert isinstance(node.op, Item)
+    if isinstance(whole.op, Checkpoint):
+        return whole.inputs[whole.op.count + node.op.k]
     return whole.inputs[node.op.k] if isinstance(whole.op, Tuple) else None
+
+
+@watch(After)
+def wait_for_what_is_computed(node: Node) -> Node | None:
+    """after(x, 1) -> x;  after(reshape(x), y) -> reshape(after(x, y)), and so on for views."""
+    x, *awaited = node.inputs
+    new = after(x, [y for y in awaited if number(y) is None and not isinstance(y.op, Input)])
+    return None if new is node else new
 
 
 # ---- arithmetic

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gnomon import checkpointing
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import (
     ArgumentError,
@@ -96,6 +97,7 @@ class Layer(Tracked):
             raise ArgumentError(f"trainable must be True or False, got {trainable!r}")
         self.name = name or auto_name(type(self).__name__)
         self._layer_state.ready = True
+        self._layer_state.remat = checkpointing.get_current_remat_mode()
         self._layer_state.input_shape_argument = _take_input_shape(type(self).__name__, kwargs)
         if kwargs:
             known = [*inspect.signature(type(self).__init__).parameters, "name", "dtype", "trainable"][1:]
@@ -257,7 +259,8 @@ class Layer(Tracked):
             mixed = self.compute_dtype if self.autocast and self.compute_dtype != self.variable_dtype else None
             inside = calling(training, around.definition if around is not None else definition)
             with inside, layer_scope(self.name), autocasting(mixed):
-                outputs = self.call(*arguments.bound.args, **arguments.bound.kwargs)
+                call = checkpointing.call_of(self, self._layer_state.remat)
+                outputs = call(*arguments.bound.args, **arguments.bound.kwargs)
                 outputs = tree.map_structure(self._as_output, outputs)
                 self._regularize_activity(outputs)
                 self._pass_mask(arguments.first, outputs, mask)

@@ -31,6 +31,7 @@ class LayerState:
         self.build_arguments: dict[str, Any] | None = None
         self.signature: Any = None
         self.input_shape_argument: tuple | None = None
+        self.remat: Any = None  # what the RematScope that it was made in asks for
 
 
 _change_count = 0
