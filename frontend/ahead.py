@@ -31,6 +31,7 @@ from gnomon.inspecting import _labels, _samples
 from gnomon.linking import shared_library
 from gnomon.models import Model
 from gnomon.models import data as adapters
+from gnomon.models.heads import names_of
 from gnomon.models.steps import _build_optimizer, _flat_logs, _for_inputs, symbolic_data
 from gnomon.quantize import Report, quantize
 from gnomon.runtime import compiled
@@ -360,7 +361,9 @@ def _step(model: Model, mode: str) -> Traced:
     model._clear_losses()
     inputs, labels = ([t for t in tree.flatten(part) if t is not None] for part in (x, y))
     graph = Graph.of([*inputs, *labels], list(values.values()), updates, None, f"{model.name}_{mode}", "ignore")
-    names = [*_input_names(model, inputs), *(t.name or "y" for t in labels)]
+    outputs = names_of(model._graph.output_structure, model.output_names)  # `_labels` needs the graph too
+    told = ["y"] if len(labels) == 1 else [f"y_{name}" for name in outputs]
+    names = [*_input_names(model, inputs), *told]
     what = {
         "train": f"One step of training {model.name!r} on a batch. What it fills in are means since reset_metrics.",
         "test": f"Evaluates {model.name!r} on a batch. What it fills in are means since reset_metrics.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import numpy as np
@@ -132,6 +133,18 @@ def test_the_checks_of_a_program_have_codes(tmp_path):
     code, text, _ = run.attempt([x, x[:3]], {"a_0": 4, "b_0": 3})
     assert code >= 16
     assert "must be equal" in text
+
+
+@needs_cc
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler here")
+def test_the_header_is_cpp_too(model, tmp_path):
+    ahead.write(ahead.build(model, "article", threads=True), tmp_path / "article", "obj", ".o")
+    source = '#include "article.h"\nint main() { return article_error_text(0) == nullptr; }\n'
+    (tmp_path / "main.cpp").write_text(source)
+    command = ["c++", "-Wall", "-Wextra", "-Werror", "-pedantic", "-std=c++11", "main.cpp", "article.o", "-o", "main"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    subprocess.run([str(tmp_path / "main")], check=True)
 
 
 def test_a_layout_never_lets_live_blocks_overlap():

@@ -135,6 +135,48 @@ def test_products_one_number_at_a_time(name, dtype):
         aot.modules(ahead.build(model, "net", targets.find(name), **options))
 
 
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw", "adafactor", "lamb", "muon", "schedule_free_adam_w"])
+def test_optimizers(optimizer, tmp_path):
+    gnomon.utils.set_random_seed(0)
+    model = gnomon.Sequential([gnomon.Input((5,)), layers.Dense(4, activation="tanh"), layers.Dense(2)])
+    found = {"schedule_free_adam_w": gnomon.optimizers.ScheduleFreeAdamW()}.get(optimizer, optimizer)
+    model.compile(found, "mse")
+    loaded = gnomon.runtime.load(save(model, tmp_path / "net", train=True))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 5)).astype("float32"), rng.normal(size=(8, 2)).astype("float32")
+    for _ in range(3):
+        assert loaded.step(x, y) == model.train_on_batch(x, y, return_dict=True)
+
+
+def test_several_inputs_and_outputs_are_trained_by_name(tmp_path):
+    gnomon.utils.set_random_seed(0)
+    a, b = gnomon.Input((3,), name="a"), gnomon.Input((4,), name="b")
+    both = layers.Concatenate()([layers.Dense(3)(a), layers.Dense(2)(b)])
+    size, kind = layers.Dense(2, name="size"), layers.Dense(3, activation="softmax", name="kind")
+    outputs = {"size": size(both), "kind": kind(both)}
+    model = gnomon.Model({"a": a, "b": b}, outputs)
+    model.compile("adam", {"size": "mse", "kind": "sparse_categorical_crossentropy"}, metrics={"kind": ["accuracy"]})
+    loaded = gnomon.runtime.load(save(model, tmp_path / "net", train=True))
+    rng = np.random.default_rng(0)
+    x = {"a": rng.normal(size=(6, 3)).astype("float32"), "b": rng.normal(size=(6, 4)).astype("float32")}
+    y = {"size": rng.normal(size=(6, 2)).astype("float32"), "kind": rng.integers(0, 3, 6).astype("int32")}
+    for _ in range(2):
+        found = loaded.step(**x, y_size=y["size"], y_kind=y["kind"])
+        assert found == model.train_on_batch(x, y, return_dict=True)
+    for name, value in loaded(**x).items():
+        np.testing.assert_array_equal(value, model.predict(x, verbose=0)[name])
+
+
+def test_layers_that_remember(tmp_path):
+    gnomon.utils.set_random_seed(0)
+    series = gnomon.Input(batch_shape=(2, 3, 4))
+    model = gnomon.Model(series, layers.LSTM(5, stateful=True)(series))
+    loaded = gnomon.runtime.load(save(model, tmp_path / "net"))
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    for _ in range(3):
+        np.testing.assert_array_equal(loaded(x), model.predict(x, verbose=0))
+
+
 def test_random_numbers_are_part_of_the_state(tmp_path):
     x = gnomon.fvector("x")
     stream = gnomon.RandomStream(3)
