@@ -2,6 +2,7 @@
 # (Keras is not installed where mypy runs)
 """Published architectures: their layers, and what they compute with weights that anyone can make again."""
 
+import inspect
 import json
 import tempfile
 import zlib
@@ -56,6 +57,7 @@ def record() -> dict[str, Any]:
         "models": {name: _model(name, *case) for name, case in MODELS.items()},
         "preprocessed": _preprocessed(),
         "decoded": _decoded(),
+        "signatures": _signatures(),
         "older file": _older_file(),
     }
 
@@ -123,6 +125,13 @@ def _special(layer: Any) -> dict[str, Any]:
 @cache
 def _usual(kind: type) -> dict[str, Any]:
     return plain(kind(**REQUIRED.get(kind.__name__, {})).get_config())
+
+
+def _signatures() -> dict[str, Any]:
+    """The arguments of each architecture, with their defaults."""
+    names = sorted({architecture for architecture, _ in MODELS.values()} | {"ResNet152V2"})
+    found = {name: inspect.signature(getattr(applications, name)).parameters.values() for name in names}
+    return {name: {p.name: p.default for p in parameters} for name, parameters in found.items()}
 
 
 def _preprocessed() -> dict[str, Any]:
