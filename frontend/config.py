@@ -145,24 +145,27 @@ def disable_traceback_filtering() -> None:
     _traceback_filtering = False
 
 
-# ---- what Keras chooses between and gnomon does not
+# ---- how attention over many keys is done
 
 
 def is_flash_attention_enabled() -> bool:
-    """What was set; there is one attention, which is compiled with all around it."""
+    """Whether attention over many keys goes by blocks where its `flash_attention` is None."""
     return _flash_attention
 
 
 def enable_flash_attention() -> None:
-    """Taken for Keras's sake."""
+    """Let attention over many keys go by blocks, so that no matrix of scores is stored; it is so from the start."""
     global _flash_attention
     _flash_attention = True
 
 
 def disable_flash_attention() -> None:
-    """Taken for Keras's sake."""
+    """Let attention store its scores unless its `flash_attention` is True."""
     global _flash_attention
     _flash_attention = False
+
+
+# ---- what Keras chooses between and gnomon does not
 
 
 def backend() -> str:

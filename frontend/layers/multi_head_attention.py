@@ -16,16 +16,18 @@ from gnomon.layers.layer import Layer
 from gnomon.layers.noise import Dropout
 from gnomon.ops.attention import (
     both,
+    by_blocks,
     by_group,
     causal,
+    fitted_mask,
     grouped_scores,
     hidden,
     mix,
     nearby,
     score_axes,
     softmax_over,
-    spread_mask,
 )
+from gnomon.ops.blockwise import blockwise_attention
 from gnomon.ops.products import contracted
 from gnomon.tensor import Tensor, node_of
 
@@ -60,7 +62,7 @@ class HeadedAttention(Layer):
         if sliding_window is not None:
             self.checked_size("sliding_window", sliding_window, " or None")
         self._sliding_window = sliding_window
-        self._flash_attention = bool(flash_attention)
+        self._flash_attention = flash_attention
         if flash_attention and dropout > 0:
             raise ArgumentError(
                 "Dropout is not supported when flash attention is enabled. Please set dropout to 0.0 to use flash "
@@ -155,12 +157,17 @@ class HeadedAttention(Layer):
         query, value, key = (Tensor(x.node) for x in (query, value, value if key is None else key))  # without masks
         q, k, v = self._query_dense(query).node, self._key_dense(key).node, self._value_dense(value).node
         scores = self.scores_of(build.multiply(q, self._scale), k)
-        allowed = self.allowed(scores, query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
+        masks = self.masks(scores, query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
         axes = list(range(scores.rank - self.pairs, scores.rank))
         weights = None
-        if q.rank == 4 and self._dropout == 0 and not return_attention_scores:
-            mixed = self.mixed(softmax_over(hidden(scores, allowed), axes), v, q)
+        mixes_alone = q.rank == 4 and self._dropout == 0 and not return_attention_scores
+        if mixes_alone and by_blocks(self._flash_attention, q.shape[1], k.shape[1]):
+            scaled = build.multiply(q, self._scale)
+            mixed = blockwise_attention(scaled, k, v, None, masks, use_causal_mask, self._sliding_window)
+        elif mixes_alone:
+            mixed = self.mixed(softmax_over(hidden(scores, self.allowed(scores, masks, use_causal_mask)), axes), v, q)
         else:  # as in Keras, a query that may look at nothing gives 0 here, and the mean of all values above
+            allowed = self.allowed(scores, masks, use_causal_mask)
             weights = self._softmax(Tensor(scores), mask=None if allowed is None else Tensor(allowed))
             dropped = self._dropout_layer(weights, training=training) if self._dropout > 0 else weights
             mixed = self.mixed(dropped.node, v, q)
@@ -173,37 +180,44 @@ class HeadedAttention(Layer):
         """The weights with one axis for the heads."""
         return weights
 
-    def allowed(
+    def masks(
         self, scores: Node, query_mask: Any, value_mask: Any, key_mask: Any, attention_mask: Any, is_causal: bool
-    ) -> Node | None:
-        """Which scores count, None for all: those that each mask allows."""
+    ) -> list[Node]:
+        """The masks given, with the axes of the scores; what each of them forbids is forbidden."""
         n = self.pairs
         if n > 1 and (is_causal or self._sliding_window is not None):
             raise ArgumentError(
                 f"{type(self).__name__} {self.name!r} attends over {n} axes: which positions are later, or nearby, is "
                 "not known; pass an attention_mask"
             )
-        found = None
+        found = []
         if query_mask is not None:
             own = node_of(query_mask)
-            found = spread_mask(build.reshape(own, (*own.shape, *(1,) * n)), scores, n)
+            found.append(fitted_mask(build.reshape(own, (*own.shape, *(1,) * n)), scores, n))
         for mask in (value_mask, key_mask):
             if mask is not None:
                 own = node_of(mask)
                 at = own.rank - n
                 pairs = build.reshape(own, (*own.shape[:at], *(1,) * n, *own.shape[at:]))
-                found = both(found, spread_mask(pairs, scores, n))
+                found.append(fitted_mask(pairs, scores, n))
+        if attention_mask is not None:
+            found.append(self.given_mask(node_of(attention_mask), scores))
+        return found
+
+    def given_mask(self, mask: Node, scores: Node) -> Node:
+        """The `attention_mask` of a call with the axes of the scores."""
+        return fitted_mask(mask, scores, self.pairs)
+
+    def allowed(self, scores: Node, masks: Sequence[Node], is_causal: bool) -> Node | None:
+        """Which scores count, None for all."""
+        found = None
+        for mask in masks:
+            found = both(found, build.broadcast_to(mask, scores.shape))
         if is_causal:
             found = both(found, causal(scores))
         if self._sliding_window is not None:
             found = both(found, nearby(scores, self._sliding_window))
-        if attention_mask is not None:
-            found = both(found, self.given_mask(node_of(attention_mask), scores))
         return found
-
-    def given_mask(self, mask: Node, scores: Node) -> Node:
-        """The `attention_mask` of a call in the shape of the scores."""
-        return spread_mask(mask, scores, self.pairs)
 
     def compute_output_shape(self, query_shape, value_shape, key_shape=None):
         self.checked_shapes(query_shape, value_shape, key_shape)
@@ -253,7 +267,8 @@ class MultiHeadAttention(HeadedAttention):
     attention_axes   the axes of positions; all between batch and features if left out
     sliding_window   look only at positions less than this apart
     use_gate         multiply each head's result by a sigmoid projection of the query
-    flash_attention  accepted: the compiler decides what is stored; with it, neither dropout nor weights are to be had
+    flash_attention  go through the keys by blocks, storing no matrix of scores, if there is one axis of positions; with
+                     it, neither dropout nor weights are to be had. None: where there are many keys; see `ops`
     query: [batch, t, n]   value: [batch, s, m]   key: [batch, s, k]   result: [batch, t, n or output_shape]
 
     Masks of query, value and key come with them, or as `query_mask` ...; `attention_mask` is [batch, t, s] or has a
@@ -441,7 +456,7 @@ class GroupedQueryAttention(HeadedAttention):
         return mix(weights, value, query)
 
     def given_mask(self, mask, scores):
-        return spread_mask(by_group(mask, scores), scores)
+        return fitted_mask(by_group(mask, scores), scores)
 
     def by_head(self, weights):
         batch, *heads, queries, keys = weights.node.shape

@@ -2,6 +2,7 @@
 
 Scores are one contraction, their softmax and masks elementwise, the mixing of values another contraction: nothing is
 transposed or reshaped in between, so that the compiler may go through them row by row and store no matrix of scores.
+Where keys are many, they are gone through by blocks (`ops.blockwise`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
+from gnomon.compiler.sizes import Dim
+from gnomon.config import is_flash_attention_enabled
 from gnomon.ops.arguments import floating
+from gnomon.ops.blockwise import BLOCK, LONG, blockwise_attention
 from gnomon.ops.products import contracted
 from gnomon.tensor import node_of, op, operand
 
@@ -44,19 +48,25 @@ def aligned(x: Node, scores: Node, axes: int) -> Node:
     return build.reshape(x, (*x.shape[:at], *(1,) * missing, *x.shape[at:]))
 
 
-def spread_mask(mask: Any, scores: Node, axes: int = 1) -> Node:
-    """A mask as bool of the shape of scores whose last 2 * `axes` axes are pairs of positions; see `aligned`.
+def fitted_mask(mask: Any, scores: Node, axes: int = 1) -> Node:
+    """A mask as bool with the axes of scores, each of 1 or full; their last 2 * `axes` axes are pairs of positions.
 
-    Raises ShapeError if it cannot be spread to that shape.
+    Raises ShapeError if it cannot be spread to the shape of the scores.
     """
     found = build.cast(node_of(mask), "bool")
     try:
-        return build.broadcast_to(aligned(found, scores, axes), scores.shape)
+        build.broadcast_to(aligned(found, scores, axes), scores.shape)
+        return aligned(found, scores, axes)
     except ShapeError:
         raise ShapeError(
             f"the mask of an attention must broadcast to its scores, [{', '.join(map(str, scores.shape))}], or to "
             f"those without heads; got {found.type}"
         ) from None
+
+
+def spread_mask(mask: Any, scores: Node, axes: int = 1) -> Node:
+    """A mask as bool of the shape of scores; see `fitted_mask`."""
+    return build.broadcast_to(fitted_mask(mask, scores, axes), scores.shape)
 
 
 def causal(scores: Node) -> Node:
@@ -106,7 +116,8 @@ def dot_product_attention(
     bias, mask: broadcast to [batch, heads, t, s]; of three axes they are [batch, t, s]
     result: [batch, t, heads, as value]
     scale is 1 / sqrt(d) by default; scores are kept below `attn_logits_soft_cap` by its tanh. A query that may look at
-    nothing looks at all alike. `flash_attention` is accepted: the compiler decides what is stored.
+    nothing looks at all alike. With `flash_attention` keys are gone through by blocks, and no matrix of scores is
+    stored; if it is None, that is done where keys are many, their number is known, and `config` has it enabled.
 
     Raises ShapeError for other numbers of axes or heads. Vaswani et al. 2017, "Attention is all you need", equation 1;
     heads in groups: Ainslie et al. 2023, "GQA: training generalized multi-query transformer models", section 2.2.
@@ -123,17 +134,30 @@ def dot_product_attention(
     factor = operand(scale) if scale is not None else build.rsqrt(build.size(q.shape[-1], dtype))
     q = build.multiply(q, build.cast(factor, dtype))
     scores = grouped_scores(q, k)
+    if bias is not None:
+        bias = aligned(by_group(node_of(bias), scores), scores, 1)
+    if by_blocks(flash_attention, q.shape[1], k.shape[1]) and (bias is None or build.promote(q, bias) == dtype):
+        masks = [] if mask is None else [fitted_mask(by_group(node_of(mask), scores), scores)]
+        return blockwise_attention(q, k, v, bias, masks, is_causal, None, attn_logits_soft_cap)
     if attn_logits_soft_cap is not None:
         cap = float(attn_logits_soft_cap)
         scores = build.multiply(build.tanh(build.divide(scores, cap)), cap)
     if bias is not None:
-        scores = build.add(scores, aligned(by_group(node_of(bias), scores), scores, 1))
+        scores = build.add(scores, bias)
     allowed = None
     if mask is not None:
         allowed = spread_mask(by_group(node_of(mask), scores), scores)
     if is_causal:
         allowed = both(allowed, causal(scores))
     return mix(softmax_over(hidden(scores, allowed), [scores.rank - 1]), v, q)
+
+
+def by_blocks(wanted: bool | None, queries: Dim, keys: Dim) -> bool:
+    """Whether attention goes by blocks of keys; if nothing is said, where the scores would be many."""
+    if wanted is not None:
+        return bool(wanted)
+    few = isinstance(queries, int) and queries < BLOCK  # then the scores take no more than the keys
+    return is_flash_attention_enabled() and isinstance(keys, int) and keys >= LONG and not few
 
 
 def hidden(scores: Node, allowed: Node | None) -> Node:
