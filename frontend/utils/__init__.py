@@ -24,6 +24,8 @@ _ELSEWHERE = {
     "register_keras_serializable": "saving", "serialize_keras_object": "saving",
     "disable_interactive_logging": "config", "enable_interactive_logging": "config",
     "is_interactive_logging_enabled": "config",
+    "image_dataset_from_directory": "utils.batches", "text_dataset_from_directory": "utils.batches",
+    "timeseries_dataset_from_array": "utils.batches",
 }  # fmt: skip
 """What Keras has here, too; loaded when it is asked for."""
 

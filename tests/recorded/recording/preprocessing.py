@@ -33,7 +33,8 @@ def record() -> dict[str, Any]:
     _bins()
     _hashing()
     _normalization()
-    return {"cases": CASES, "errors": _errors(), "sequences": _sequences(), "assets": _assets()}
+    return {"cases": CASES, "errors": _errors(), "sequences": _sequences(), "assets": _assets(), "series": _series(),
+            "folders": _folders()}  # fmt: skip
 
 
 def tidy(value: Any) -> Any:
@@ -282,6 +283,54 @@ def _sequences() -> list[dict[str, Any]]:
         except Exception as error:
             found.append({"sequences": sequences, "options": options, "type": type(error).__name__})
     return found
+
+
+def _series() -> list[dict[str, Any]]:
+    """`timeseries_dataset_from_array`: all batches."""
+    data, vectors = np.arange(20, dtype="float32"), np.arange(40, dtype="float32").reshape(20, 2)
+    targets = 10 * np.arange(20)
+    found = []
+    for series, aims, options in (
+        (data, None, {"sequence_length": 5}), (data, targets, {"sequence_length": 5, "batch_size": 4}),
+        (vectors, targets, {"sequence_length": 3, "sequence_stride": 2, "sampling_rate": 3, "batch_size": 3}),
+        (data, targets[:9], {"sequence_length": 4, "start_index": 2, "end_index": 12}),
+        (data, targets[5:], {"sequence_length": 5, "batch_size": 16}),
+        (data, targets, {"sequence_length": 20}), (data, targets, {"sequence_length": 9, "batch_size": None}),
+    ):  # fmt: skip
+        made = keras.utils.timeseries_dataset_from_array(series, aims, **options)
+        batches = [[np.asarray(v) for v in b] if aims is not None else [np.asarray(b)] for b in made]
+        found.append({"data": series, "targets": aims, "options": options, "batches": batches})
+    return found
+
+
+def _folders() -> list[dict[str, Any]]:
+    """`text_dataset_from_directory` on files that hold their own names; the shuffled ones sorted."""
+    names = [f"{kind}/{k:02}.txt" for kind in ("good", "bad", "dull") for k in range(4)] + ["good/deep/1.txt"]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [*names, "good/readme.md"]:
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+        for options in (
+            {"shuffle": False}, {"shuffle": False, "label_mode": "categorical"}, {"shuffle": False, "labels": None},
+            {"shuffle": False, "class_names": ["good", "bad"], "label_mode": "binary"},
+            {"shuffle": False, "max_length": 3}, {"shuffle": False, "labels": [*range(6), *range(7)]},
+            {"shuffle": False, "validation_split": 0.3, "subset": "training"},
+            {"seed": 7, "validation_split": 0.3, "subset": "training"},
+            {"seed": 7, "validation_split": 0.3, "subset": "validation"},
+        ):  # fmt: skip
+            made = keras.utils.text_dataset_from_directory(folder, batch_size=5, verbose=False, **options)
+            texts, labels = [], []
+            for batch in made:
+                x, y = batch if options.get("labels", "inferred") is not None else (batch, np.zeros(0))
+                texts += tidy(x)
+                labels += np.asarray(y).tolist()
+            if "seed" in options:
+                texts, labels = zip(*sorted(zip(texts, labels, strict=True)), strict=True)
+            found.append({"options": options, "texts": list(texts), "labels": list(labels),
+                          "class_names": made.class_names})  # fmt: skip
+    return [{"names": names}, *found]
 
 
 def _assets() -> dict[str, Any]:
