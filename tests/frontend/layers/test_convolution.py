@@ -123,6 +123,23 @@ def test_open_sizes_share_a_program():
         np.testing.assert_allclose(f(data), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_half_precision_keeps_weights_in_float32(data_format):
+    """At once and compiled."""
+    gnomon.utils.set_random_seed(4)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6, 5)).astype("float32")
+    for cls in (layers.Conv2D, layers.Conv2DTranspose, layers.SeparableConv2D):
+        half, full = (cls(4, 2, padding="same", data_format=data_format, dtype=d) for d in ("mixed_float16", "float32"))
+        inputs = layers.Input(x.shape[1:])
+        output = half(inputs)
+        full.build(x.shape)
+        full.set_weights(half.get_weights())
+        assert {w.dtype for w in half.weights} == {"float32"}
+        for y in (half(x), gnomon.function([inputs], output)(x)):
+            assert y.dtype == np.float16
+            np.testing.assert_allclose(y.astype("float32"), full(x), rtol=1e-2, atol=1e-2)
+
+
 def test_names_of_keras():
     for name in ("Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"):
         assert getattr(layers, name.replace("Conv", "Convolution")) is getattr(layers, name)
