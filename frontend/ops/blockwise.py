@@ -13,18 +13,20 @@ keys are masked the score is so low that their sum would forget the logarithm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gnomon.compiler import dtypes
+from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.grad import vjp
 from gnomon.compiler.graph import Node, replace
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import WithGradient
 from gnomon.compiler.ops.leaves import fresh_input
+from gnomon.compiler.ops.shape import surely_differ
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.sizes import Dim, ceildiv
 from gnomon.ops.products import contracted
@@ -43,6 +45,8 @@ class OwnGradient(WithGradient):
     Unlike that of a WithGradient, the rule refers to no node but those it is given: it stays right when the graph is
     copied with other nodes, into the body of a loop, say. Mapped over slices, it is the plain gradient of the value.
     """
+
+    rule: Callable[..., Sequence[Node | None]]
 
     def identity(self):
         return self.rule
@@ -276,15 +280,22 @@ def blockwise_attention(
     bias: float   masks: bool; both have the axes of `grouped_scores`, each of 1 or full
     result: [batch, t, heads, e]
     block  how many keys are looked at together; the module says where the method is from
+    A query that may look at nothing looks at all alike. Raises ShapeError for what does not fit together.
     """
     batch, length, heads, size = q.shape
     groups, keys = k.shape[2], k.shape[1]
+    if any(surely_differ(a, b) for a, b in zip(k.shape[:3], v.shape[:3], strict=True)):
+        raise ShapeError(f"an attention needs one value, [batch, s, heads, e], for each key of {k.type}, got {v.type}")
     lead = (batch, groups) if groups == heads else (batch, groups, heads // groups)
     queries = build.transpose(build.reshape(q, (batch, length, *lead[1:], size)), _heads_first(len(lead)))
     k = build.transpose(build.equate(k, (batch, keys, groups, size)), [0, 2, 1, 3])
     v = build.transpose(build.equate(v, (batch, keys, groups, v.shape[3])), [0, 2, 1, 3])
     shape = (*lead, length, keys)
-    own = lambda x: build.equate(x, [1 if d == 1 else full for d, full in zip(x.shape, shape, strict=True)])
+
+    def own(x: Node) -> Node:
+        build.broadcast_to(x, shape)  # or it does not fit
+        return build.equate(x, [1 if d == 1 else full for d, full in zip(x.shape, shape, strict=True)])
+
     extra = [build.constant(cap, q.dtype)] if cap is not None else []
     extra += [own(build.cast(bias, q.dtype))] if bias is not None else []
     size_of_block = block or (min(BLOCK, keys) if isinstance(keys, int) else BLOCK)

@@ -5,7 +5,8 @@ import pytest
 
 import gnomon
 from gnomon import config, layers, ops
-from gnomon.calculus import grad, hessian_vector_product
+from gnomon.calculus import Rop, grad, hessian_vector_product
+from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.graph import walk
 from gnomon.compiler.ops.scan import Scan
 from gnomon.ops import attention
@@ -138,14 +139,15 @@ def test_derivatives_by_differences():
     loss = ops.sum(ops.sin(by_blocks(*inputs, causal=True)))
     first = grad(loss, inputs)
     second = hessian_vector_product(loss, inputs, directions)
-    f = gnomon.function([*inputs, *directions], [loss, *first, *second])
+    f = gnomon.function([*inputs, *directions], [loss, *first, *second, Rop(loss, inputs, directions)])
     x, v = data(batch=1), data(batch=1, seed=9)
     value, *rest = f(*x, *v)
     step = 1e-5
     ahead, behind = (f(*(a + sign * step * d for a, d in zip(x, v, strict=True)), *v) for sign in (1, -1))
     slope = sum((g * d).sum() for g, d in zip(rest[:3], v, strict=True))
     np.testing.assert_allclose(slope, (ahead[0] - behind[0]) / (2 * step), rtol=1e-7)
-    for found, a, b in zip(rest[3:], ahead[1:4], behind[1:4], strict=True):
+    np.testing.assert_allclose(rest[6], slope, rtol=1e-9)
+    for found, a, b in zip(rest[3:6], ahead[1:4], behind[1:4], strict=True):
         np.testing.assert_allclose(found, (a - b) / (2 * step), rtol=1e-5, atol=1e-7)
 
 
@@ -199,6 +201,34 @@ def test_half_precision_sums_in_full():
     for blocks, plain, exact in zip(*found.values(), strict=True):
         assert blocks.dtype == "float16"
         assert abs(blocks - exact).max() < 1.5 * abs(plain - exact).max() + 1e-3 * abs(exact).max()
+
+
+def test_what_does_not_fit_is_refused():
+    q, k = layers.Input((5, 4, 3)), layers.Input((7, 4, 3))
+    own = dict(flash_attention=True)
+    with pytest.raises(ShapeError, match="one value, .* for each key of .*7, 4, 3.*6, 4, 3"):
+        ops.dot_product_attention(q, k, layers.Input((6, 4, 3)), **own)
+    with pytest.raises(ShapeError, match="cannot multiply"):
+        ops.dot_product_attention(q, layers.Input((7, 4, 2)), k, **own)
+    with pytest.raises(ShapeError, match="cannot broadcast"):
+        ops.dot_product_attention(q, k, k, bias=layers.Input((4, 5, 6)), **own)
+    with pytest.raises(ShapeError, match="must broadcast to its scores"):
+        ops.dot_product_attention(q, k, k, mask=layers.Input((4, 5, 6), dtype="bool"), **own)
+
+
+def test_training_is_that_of_the_plain_way():
+    """Whole steps of Adam, in half precision; batches that the data do not fill, keys that fill no block."""
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((7, 150, 4)), rng.standard_normal((7, 1))
+    losses = []
+    for way in (False, True):
+        gnomon.utils.set_random_seed(4)
+        i = layers.Input((None, 4))
+        h = layers.MultiHeadAttention(2, 3, flash_attention=way, dtype="mixed_float16")(i, i, use_causal_mask=True)
+        model = gnomon.Model(i, layers.Dense(1)(layers.GlobalAveragePooling1D()(h)))
+        model.compile("adam", "mse")
+        losses.append(model.fit(x, y, batch_size=4, epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=5e-3)
 
 
 # ---- memory, and who goes by blocks
