@@ -361,7 +361,8 @@ def _step(model: Model, mode: str) -> Traced:
     model._clear_losses()
     inputs, labels = ([t for t in tree.flatten(part) if t is not None] for part in (x, y))
     graph = Graph.of([*inputs, *labels], list(values.values()), updates, None, f"{model.name}_{mode}", "ignore")
-    outputs = names_of(model._graph.output_structure, model.output_names)  # `_labels` needs the graph too
+    assert model._graph is not None  # or there would be no labels
+    outputs = names_of(model._graph.output_structure, model.output_names)
     told = ["y"] if len(labels) == 1 else [f"y_{name}" for name in outputs]
     names = [*_input_names(model, inputs), *told]
     what = {

@@ -89,7 +89,7 @@ def main() -> None:
     scaled = lambda images: (images[..., None] / 255).astype("float32")
     gnomon.utils.set_random_seed(1)
     model = network()
-    rows = 10_000 if options.short else 60_000
+    rows = 6000 if options.short else 60_000
     model.fit(scaled(x[:rows]), y[:rows], batch_size=64, epochs=1 if options.short else 3, verbose=0)
     _, accuracy = model.evaluate(scaled(x_test), y_test, verbose=0)
     print(f"Test accuracy {100 * accuracy:.1f} %")
