@@ -122,7 +122,8 @@ def build(
     threads    whether the functions can share their work among threads of the caller's
     train      whether it can be trained too; the model must be compiled
     pack       whether weights are stored as products read them quickest, which may be beside what they are for calls of
-               few samples; left out, if that makes them no more than a quarter larger. A library that is trained cannot
+               few samples; left out, if that makes them no more than a quarter larger. Weights that are trained or
+               have 8 bits are never packed
     told       called with what is being done, before each part of the work
 
     Raises ArgumentError for a size that there is not, StateError for a model that is not built, or not compiled where
@@ -144,7 +145,8 @@ def build(
     for t in traced:
         told(f"compiling {t.name!r}")
         request = _fixed(t.graph, fixed)
-        program = _compiled(request, variables, target, False if len(traced) > 1 else pack)
+        plain = len(traced) > 1 or isinstance(source, Quantized)  # packed, small weights would be large again
+        program = _compiled(request, variables, target, False if plain else pack)
         changed |= {key_of(p) for p, _ in request.updates}
         routines.append(_routine(t, program, bool(request.updates)))
     aot.check_steps(r.program for r in routines)

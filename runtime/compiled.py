@@ -313,6 +313,7 @@ class Compiled:
     """A compiled model: call it with arrays.
 
     inputs, outputs   what it takes and gives
+    digest            of the file's contents, in hexadecimal: equal files have equal names by it
     trains            whether it has `step` and `evaluate`
     made_by           version of gnomon that compiled it
     """
@@ -321,6 +322,7 @@ class Compiled:
         import numpy as np
 
         self.file, self._content = file, content
+        self.digest: str = bytes(HEAD.unpack_from(content)[3]).hex()
         self.name: str = description["model"]
         self.made_by: str = description["gnomon"]
         at, size = description["library"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import subprocess
@@ -48,6 +47,7 @@ def test_it_gives_the_bits_of_the_process(file, batch):
     assert repr(model.inputs) == "[pixels: float32[batch, 784]]"
     assert repr(model.outputs) == "[classes: float32[batch, 10]]"
     assert not model.trains
+    assert len(model.digest) == 64
 
 
 def test_numpy_is_all_it_needs(file):
@@ -241,5 +241,8 @@ def test_another_machine(file, tmp_path, platform, message):
 
 
 def test_equal_models_give_equal_files(file, tmp_path):
-    again = save(article(), tmp_path / "elsewhere").read_bytes()
-    assert hashlib.sha256(again).digest() == hashlib.sha256(file.read_bytes()).digest()
+    again = save(article(), tmp_path / "elsewhere")
+    assert again.read_bytes() == file.read_bytes()
+    assert gnomon.runtime.load(again).digest == gnomon.runtime.load(file).digest
+    other = save(article(), tmp_path / "other", max_batch=3)
+    assert gnomon.runtime.load(other).digest != gnomon.runtime.load(file).digest

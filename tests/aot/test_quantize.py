@@ -149,6 +149,7 @@ def test_in_c(target, tmp_path):
     """For a microcontroller no weight becomes float32 in memory: the workspace does not grow."""
     model, x = dense(), data(30, 20)
     small = ahead.quantized(model, [x], target=target)
+    assert len(ahead.build(small, "open").weights) < 300
     library = ahead.build(small, "small", target and targets.find("x86-64"), batch=1)
     assert len(library.weights) < 300
     (found,) = Built(tmp_path, library)([x[:1]], {})
