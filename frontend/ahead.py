@@ -28,7 +28,7 @@ from gnomon.compiler.sizes import Dim, Symbol, evaluate, product, substitute, sy
 from gnomon.compiler.targets import Target
 from gnomon.functions import Function, Graph
 from gnomon.inspecting import _labels, _samples
-from gnomon.linking import shared_library
+from gnomon.linking import NoLinkerError, shared_library
 from gnomon.models import Model
 from gnomon.models import data as adapters
 from gnomon.models.heads import names_of
@@ -229,11 +229,16 @@ def write(
     told("linking and writing")
     if kind == "static":
         content = aot.archive(f"{base.name}.o", content, exported, "apple" in library.target.triple)
-    elif kind in ("shared", "gnx"):
-        name = f"{base.name}{ending}" if kind == "shared" else library.prefix  # one file's name is not inside it
-        content = shared_library(content, exported, library.target, name)
-    if kind == "gnx":
-        description = {**aot.describe(library), "platform": _platform(library.target)}
+    elif kind == "shared":
+        content = shared_library(content, exported, library.target, f"{base.name}{ending}")
+    elif kind == "gnx":
+        description = {**aot.describe(library), "platform": _platform(library.target), "linked": True}
+        try:
+            content = shared_library(content, exported, library.target, library.prefix)
+        except NoLinkerError:
+            if not library.target.triple.startswith("x86_64") or "linux" not in library.target.triple:
+                raise
+            description["linked"] = False  # the runtime loads objects of this kind itself
         return Written(write_all({f"{base}{ending}": compiled.pack(description, content, library.weights_file)}), code)
     files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
     if not library.embed:

@@ -18,6 +18,10 @@ ELF = ["-shared", "-s", "-z", "noexecstack", "-z", "max-page-size=4096", "-z", "
 """No symbols but those exported, no padding to large pages, nothing that changes from one run to the next."""
 
 
+class NoLinkerError(CompileError):
+    """There is no linker for a target."""
+
+
 def shared_library(content: bytes, exported: Sequence[str], target: Target, name: str) -> bytes:
     """A shared library of one object file: .so, .dylib, .dll or .wasm as the target has it.
 
@@ -37,7 +41,7 @@ def shared_library(content: bytes, exported: Sequence[str], target: Target, name
             failures.append(f"{Path(command[0]).name}: {(done.stderr or done.stdout).strip()[:500]}")
     if failures:
         raise CompileError(f"no linker could make a shared library for {target.triple}: " + "; ".join(failures))
-    raise CompileError(
+    raise NoLinkerError(
         f"there is no linker here that makes shared libraries for {target.triple}. Install one (pip install ziglang "
         "has one for every target), or take the format 'obj' or 'static', which needs none"
     )
@@ -81,4 +85,4 @@ def _is_native(target: Target) -> bool:
     return target.triple.partition("-")[0] == here.partition("-")[0] and "linux" in target.triple and "linux" in here
 
 
-__all__ = ["shared_library"]
+__all__ = ["NoLinkerError", "shared_library"]

@@ -22,7 +22,7 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +193,17 @@ def _check_machine(name: str, wanted: Mapping[str, Any]) -> None:
         )
 
 
-def _open_library(name: str, content: memoryview) -> ctypes.CDLL:
+def _open_library(name: str, content: memoryview, linked: bool) -> Callable[[str], Any]:
+    """What gives the functions of a library by name. It is a shared library, or an object file if it is not linked."""
+    if linked:
+        return _open_shared(name, content).__getitem__
+    from gnomon.runtime import image
+
+    addresses = image.load([(name, bytes(content))], image.process_symbol)
+    return lambda function: ctypes.CFUNCTYPE(ctypes.c_int)(addresses[function])
+
+
+def _open_shared(name: str, content: memoryview) -> ctypes.CDLL:
     """The shared library that `content` is."""
     if hasattr(os, "memfd_create"):
         try:
@@ -325,9 +335,10 @@ class Compiled:
         self.digest: str = bytes(HEAD.unpack_from(content)[3]).hex()
         self.name: str = description["model"]
         self.made_by: str = description["gnomon"]
+        self._functions: dict[str, Any] = {}
         at, size = description["library"]
         with memoryview(content) as view, view[at : at + size] as library:
-            self._library = _open_library(description["prefix"], library)
+            self._find = _open_library(description["prefix"], library, description["linked"])
         at, size = description["weights"]
         self._weights = np.frombuffer(content, np.uint8, size, at)
         self._prefix: str = description["prefix"]
@@ -351,7 +362,9 @@ class Compiled:
         self._resets = bool(description["resets"])
 
     def _function(self, name: str) -> Any:
-        return self._library[f"{self._prefix}_{name}"]
+        if name not in self._functions:
+            self._functions[name] = self._find(f"{self._prefix}_{name}")
+        return self._functions[name]
 
     @property
     def inputs(self) -> list[Array]:

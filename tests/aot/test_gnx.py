@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import gnomon
-from gnomon import ahead, layers
+from gnomon import ahead, layers, linking
 from gnomon.compiler.errors import ArgumentError, CompileError, DataError, FileError, MissingFileError, StateError
 from gnomon.runtime import compiled
 from tests.aot.test_c_library import article
@@ -104,6 +104,23 @@ def test_threads_do_not_change_results(tmp_path, monkeypatch):
         gnomon.runtime.load(file)
     with pytest.raises(ArgumentError, match="threads is 0"):
         gnomon.runtime.load(file, threads=0)
+
+
+@pytest.mark.skipif(compiled.here() != ("linux", "x86_64"), reason="the loader of objects is for Linux on x86-64")
+@pytest.mark.parametrize("train", [False, True])
+def test_without_a_linker(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(linking, "_commands", lambda *arguments: iter(()))
+    model = classifier()
+    ahead.write(ahead.build(model, "model", embed=False, train=train, threads=True), tmp_path / "o", "gnx", ".gnx")
+    loaded = gnomon.runtime.load(tmp_path / "o.gnx", threads=2)
+    x, y = np.random.default_rng(0).random((5000, 784), "float32"), np.zeros(5000, "int32")
+    np.testing.assert_array_equal(loaded(x), model.predict(x, batch_size=5000, verbose=0))
+    if train:
+        assert loaded.step(x, y) == model.train_on_batch(x, y, return_dict=True)
+    with pytest.raises(DataError, match="needs 784 along axis 1"):
+        loaded(x[:, 1:])
+    with pytest.raises(CompileError, match="there is no linker here that makes shared .*pip install ziglang"):
+        ahead.write(ahead.build(model, "model"), tmp_path / "o", "shared", ".so")
 
 
 def test_large_files_are_checked_in_parts(file, tmp_path, monkeypatch):
