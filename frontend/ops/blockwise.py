@@ -31,8 +31,8 @@ from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.sizes import Dim, ceildiv
 from gnomon.ops.products import contracted
 
-BLOCK = 128
-"""How many keys are looked at together."""
+BLOCK = 256
+"""How many keys are looked at together. Smaller blocks take less memory, larger ones have quicker products."""
 
 LONG = 1024
 """From so many keys on, where their number is known, attention goes by blocks without being asked."""

@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused():
 def test_training_is_that_of_the_plain_way():
     """Whole steps of Adam, in half precision; batches that the data do not fill, keys that fill no block."""
     rng = np.random.default_rng(2)
-    x, y = rng.standard_normal((7, 150, 4)), rng.standard_normal((7, 1))
+    x, y = rng.standard_normal((7, 300, 4)), rng.standard_normal((7, 1))
     losses = []
     for way in (False, True):
         gnomon.utils.set_random_seed(4)
@@ -240,7 +240,7 @@ def goes_by_blocks(y):
 
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"mask": True}])
 def test_no_matrix_of_scores_is_kept(options):
-    n, heads, d = 1536, 2, 8
+    n, heads, d = 3072, 2, 8
     inputs = [layers.Input((n, heads, d)) for _ in range(3)]
     mask = layers.Input((1, 1, n), dtype="bool")
     options = {"mask": mask} if "mask" in options else options
