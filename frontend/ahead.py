@@ -27,37 +27,18 @@ from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Symbol, evaluate, product, substitute, symbols
 from gnomon.compiler.targets import Target
 from gnomon.functions import Function, Graph
-from gnomon.inspecting import _labels, _samples
 from gnomon.linking import NoLinkerError, shared_library
 from gnomon.models import Model
-from gnomon.models import data as adapters
-from gnomon.models.heads import names_of
-from gnomon.models.steps import _build_optimizer, _flat_logs, _for_inputs, symbolic_data
 from gnomon.quantize import Report, quantize
-from gnomon.runtime import compiled
+from gnomon.runtime import gnx
 from gnomon.runtime.device import device
 from gnomon.runtime.executable import Executable
 from gnomon.saving.files import to_write, written_aside
-from gnomon.utils import tree
-from gnomon.variable import Variable, collecting_updates
-
-BATCH = "batch"
-"""The size that stands for the number of samples."""
-
+from gnomon.tracing import BATCH, Traced, traced
+from gnomon.variable import Variable
 
 LITTLE = 64 << 10
 """Bytes of weights that nobody minds where there is an operating system."""
-
-
-@dataclass
-class Traced:
-    """What becomes one C function: a graph with names for its arrays."""
-
-    name: str
-    what: str
-    graph: Graph
-    inputs: list[str]
-    outputs: list[str]
 
 
 @dataclass
@@ -86,15 +67,15 @@ def quantized(
     target   what it is for: without an operating system, weights are read as they are stored
     Raises DataError for data that do not fit, or if there is nothing to quantize.
     """
-    traced = _traced(source, False)
-    graph = traced[0].graph
+    found = traced(source)
+    graph = found[0].graph
     if len(arrays) != len(graph.inputs):
         raise DataError(f"{source.name!r} takes {len(graph.inputs)} arrays, but {len(arrays)} were given")
     given = [np.ascontiguousarray(a, dtypes.named(leaf.dtype).numpy)
              for a, leaf in zip(arrays, graph.inputs, strict=True)]  # fmt: skip
     in_place = target is not None and targets.is_bare(target)
     small, report = quantize(graph, given, None if labels is None else np.asarray(labels), in_place)
-    return Quantized(source.name, [replace(traced[0], graph=small)], report)
+    return Quantized(source.name, [replace(found[0], graph=small)], report)
 
 
 def build(
@@ -135,17 +116,19 @@ def build(
     if batch is not None:
         fixed[BATCH] = batch
     told("tracing the model")
-    traced = _traced(source, train)
-    _check_sizes([t.graph for t in traced], fixed, {} if max_batch is None else {BATCH: max_batch})
+    if isinstance(source, Quantized) and train:
+        raise ArgumentError(f"{source.name!r} has weights of 8 bits, which cannot be trained")
+    parts = source.traced if isinstance(source, Quantized) else traced(source, train)
+    _check_sizes([t.graph for t in parts], fixed, {} if max_batch is None else {BATCH: max_batch})
     if targets.is_bare(target) and max_batch is None:
-        _check_closed(traced, fixed, target)
-    variables = {key_of(v.node): v for t in traced for v in t.graph.variables}
+        _check_closed(parts, fixed, target)
+    variables = {key_of(v.node): v for t in parts for v in t.graph.variables}
     routines: list[aot.Routine] = []
     changed: set[int] = set()
-    for t in traced:
+    for t in parts:
         told(f"compiling {t.name!r}")
         request = _fixed(t.graph, fixed)
-        plain = len(traced) > 1 or isinstance(source, Quantized)  # packed, small weights would be large again
+        plain = len(parts) > 1 or isinstance(source, Quantized)  # packed, small weights would be large again
         program = _compiled(request, variables, target, False if plain else pack)
         changed |= {key_of(p) for p, _ in request.updates}
         routines.append(_routine(t, program, bool(request.updates)))
@@ -239,7 +222,7 @@ def write(
             if not library.target.triple.startswith("x86_64") or "linux" not in library.target.triple:
                 raise
             description["linked"] = False  # the runtime loads objects of this kind itself
-        return Written(write_all({f"{base}{ending}": compiled.pack(description, content, library.weights_file)}), code)
+        return Written(write_all({f"{base}{ending}": gnx.pack(description, content, library.weights_file)}), code)
     files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
     if not library.embed:
         files[f"{base}.weights"] = library.weights_file
@@ -252,7 +235,7 @@ def _platform(target: Target) -> dict[str, Any]:
     for part, name in (("apple", "darwin"), ("windows", "win32")):
         system = name if part in target.triple else system
     machine = "aarch64" if architecture == "arm64" else architecture
-    flags: Iterable[str] = compiled.cpu_flags() or ()
+    flags: Iterable[str] = gnx.cpu_flags() or ()
     if target.cpu:
         flags = targets.X86_LEVELS[targets.level_of(target.cpu)] if machine == "x86_64" else ()
     return {"system": system, "machine": machine, "flags": sorted(set(flags) & targets.INSTRUCTIONS)}
@@ -273,13 +256,13 @@ def _kind(source: Model | Function | Quantized) -> str:
     return "model" if isinstance(source, Model) else "function"
 
 
-def _routine(traced: Traced, program: Program, changes: bool) -> aot.Routine:
+def _routine(part: Traced, program: Program, changes: bool) -> aot.Routine:
     taken = {"state", "weights", "workspace", "workspace_bytes", "threads"}
     asked = (s for s, (_, axis) in zip(program.sizes, program.bindings, strict=True) if axis >= 0)
     taken |= {aot.identifier(s.partition(".")[0]) for s in asked}
-    inputs = aot.arguments_of(program, program.inputs, traced.inputs, taken)
-    outputs = aot.arguments_of(program, program.outputs, traced.outputs, taken)
-    return aot.Routine(traced.name, traced.what, program, inputs, outputs, changes, traced.graph.form)
+    inputs = aot.arguments_of(program, program.inputs, part.inputs, taken)
+    outputs = aot.arguments_of(program, program.outputs, part.outputs, taken)
+    return aot.Routine(part.name, part.what, program, inputs, outputs, changes, part.graph.form)
 
 
 def _stored(
@@ -301,89 +284,6 @@ def _stored(
     return tuple(found.values())
 
 
-# ---- what to compile
-
-
-def _traced(source: Model | Function | Quantized, train: bool) -> list[Traced]:
-    if isinstance(source, Quantized):
-        if train:
-            raise ArgumentError(f"{source.name!r} has weights of 8 bits, which cannot be trained")
-        return source.traced
-    if isinstance(source, Function):
-        if train:
-            raise ArgumentError(f"{source.name!r} is a function: only a model can be trained")
-        if source.graph.repeat is not None:
-            raise ArgumentError(f"{source.name!r} repeats its graph: only a function without `repeat` can be compiled")
-        outputs = output_names(source)
-        return [Traced("run", f"The function {source.name!r}.", source.graph, source.input_names, outputs)]
-    if not train:
-        return [_prediction(source)]
-    return [_prediction(source), _step(source, "train"), _step(source, "test")]
-
-
-def output_names(source: Function) -> list[str]:
-    """What the outputs of a function are called: by their keys, or numbered."""
-    form = source.graph.form
-    if isinstance(form, dict) and all(isinstance(v, int) for v in form.values()):
-        return [name for name, _ in sorted(form.items(), key=lambda item: item[1])]
-    count = len(source.graph.outputs)
-    return ["result"] if count == 1 else [f"result_{k}" for k in range(count)]
-
-
-def _prediction(model: Model) -> Traced:
-    """The model's forward pass."""
-    x = _samples(model, "predict")
-    model.build_for(x)
-    leaves, _, _ = symbolic_data(model, (x, None, None), BATCH)
-    with collecting_updates() as updates:
-        outputs = model.predict_step(adapters.pack(_for_inputs(model, leaves)))
-    model._clear_losses()
-    given = [t for t in tree.flatten(leaves) if t is not None]
-    graph = Graph.of(given, outputs, updates, None, f"{model.name}_predict", "ignore")
-    names = list(getattr(model, "output_names", ()) or ())
-    if len(names) != len(graph.outputs):
-        names = ["output"] if len(graph.outputs) == 1 else [f"output_{k + 1}" for k in range(len(graph.outputs))]
-    return Traced("run", f"The outputs of {model.name!r}.", graph, _input_names(model, given), names)
-
-
-def _step(model: Model, mode: str) -> Traced:
-    """One step of training or testing, on one batch."""
-    state = model._ready("compile")
-    x = _samples(model, mode)
-    model.build_for(x)
-    data = symbolic_data(model, (x, _labels(model, state), None), BATCH)
-    x, y, _ = data
-    with ExitStack() as stack:
-        if state.trainable is not None:
-            state.trainable.note(model)
-            stack.enter_context(state.trainable.in_force())
-        updates = stack.enter_context(collecting_updates())
-        batch = adapters.pack(_for_inputs(model, x), y, None)
-        if mode == "train":
-            _build_optimizer(model)
-            logs = model.train_step(batch)
-        else:
-            logs = model.test_step(batch)
-        values = _flat_logs(logs)
-    model._clear_losses()
-    inputs, labels = ([t for t in tree.flatten(part) if t is not None] for part in (x, y))
-    graph = Graph.of([*inputs, *labels], list(values.values()), updates, None, f"{model.name}_{mode}", "ignore")
-    assert model._graph is not None  # or there would be no labels
-    outputs = names_of(model._graph.output_structure, model.output_names)
-    told = ["y"] if len(labels) == 1 else [f"y_{name}" for name in outputs]
-    names = [*_input_names(model, inputs), *told]
-    what = {
-        "train": f"One step of training {model.name!r} on a batch. What it fills in are means since reset_metrics.",
-        "test": f"Evaluates {model.name!r} on a batch. What it fills in are means since reset_metrics.",
-    }[mode]
-    return Traced({"train": "step", "test": "evaluate"}[mode], what, graph, names, list(values))
-
-
-def _input_names(model: Model, given: Sequence[Any]) -> list[str]:
-    names = list(getattr(model, "input_names", ()) or ())
-    return names if len(names) == len(given) else [t.name for t in given]
-
-
 # ---- sizes
 
 
@@ -397,10 +297,10 @@ def _check_sizes(graphs: Sequence[Graph], fixed: Mapping[str, int], largest: Map
             raise ArgumentError(f"the size {name!r} must be at least 1, got {value}")
 
 
-def _check_closed(traced: Sequence[Traced], fixed: Mapping[str, int], target: Target) -> None:
+def _check_closed(parts: Sequence[Traced], fixed: Mapping[str, int], target: Target) -> None:
     """Where there is no operating system memory is static, and no size may be open."""
     still: dict[str, str] = {}
-    for t in traced:
+    for t in parts:
         for leaf, name in zip(t.graph.inputs, t.inputs, strict=True):
             for s in sorted(s for d in leaf.shape for s in symbols(d) if s not in fixed):
                 still.setdefault(s, name)
@@ -433,5 +333,5 @@ def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
 
 
 __all__ = [
-    "Quantized", "Written", "build", "can_build", "output_names", "quantized", "target_for", "write", "write_all",
+    "Quantized", "Written", "build", "can_build", "quantized", "target_for", "write", "write_all",
 ]  # fmt: skip

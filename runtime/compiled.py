@@ -3,22 +3,13 @@
     model = gnomon.runtime.load("digits.gnx")
     model(images)
 
-Neither the compiler nor LLVM is imported. The file is made by `gnomon compile MODEL -o digits.gnx`.
-
-A file is a head of 64 bytes (magic number, form, bytes of the description, digest of all that follows the head, bytes
-of the file), the description as JSON, the library and the weights, each at a multiple of 64 bytes. The digest is the
-SHA-256 of those of parts of 8 MiB, so that several threads can check a large file.
+Neither the compiler nor LLVM is imported. The file is made by `gnomon compile MODEL -o digits.gnx`; `gnx` has its form.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
-import mmap
 import os
-import platform
-import struct
 import sys
 import tempfile
 import threading
@@ -26,80 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnomon.compiler.errors import ArgumentError, DataError, FileError, MissingFileError, StateError, nearest
+from gnomon.compiler.errors import ArgumentError, DataError, FileError, StateError, nearest
+from gnomon.runtime import gnx, sharing
 
 if TYPE_CHECKING:
     import numpy as np
-
-MAGIC = b"\x89gnx\r\n\x1a\n"
-"""Not text, and damaged by whoever takes it for text."""
-
-FORM = 1
-"""Of the file: another one is not read."""
-
-HEAD = struct.Struct("<8sII32sQ8x")
-
-ALIGN = 64
-
-PART = 8 << 20
-"""Bytes that one digest is of."""
-
-SHARED = 200_000
-"""Nanoseconds of work from which Python's threads are worth waking."""
-
-
-def pack(description: Mapping[str, Any], library: bytes, weights: bytes) -> bytes:
-    """The contents of a file. `description` is what `Compiled` reads, without the places of library and weights."""
-    places = {"library": [0, len(library)], "weights": [0, len(weights)]}
-    told = 0
-    while True:  # the places are part of the text whose length they depend on
-        text = json.dumps({**description, **places}, sort_keys=True, separators=(",", ":")).encode()
-        if len(text) == told:
-            break
-        told = len(text)
-        at = _rounded(HEAD.size + told)
-        places = {"library": [at, len(library)], "weights": [_rounded(at + len(library)), len(weights)]}
-    body = bytearray(text)
-    for content in (library, weights):
-        body += bytes(-(HEAD.size + len(body)) % ALIGN)
-        body += content
-    whole = hashlib.sha256(b"".join(_digests(body, 0, len(body)))).digest()
-    return HEAD.pack(MAGIC, FORM, len(text), whole, HEAD.size + len(body)) + body
-
-
-def _digests(body: Any, begin: int, end: int) -> list[bytes]:
-    """The digests of the parts of `body` from `begin` to `end`."""
-    with memoryview(body) as view:
-        return [hashlib.sha256(view[at : min(at + PART, end)]).digest() for at in range(begin, end, PART)]
-
-
-def _rounded(size: int) -> int:
-    return -(-size // ALIGN) * ALIGN
-
-
-# ---- this machine
-
-
-def here() -> tuple[str, str]:
-    """The system and processor that this process runs on."""
-    machine = platform.machine().lower()
-    return sys.platform, {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
-
-
-def cpu_flags() -> frozenset[str] | None:
-    """What the processor can do, in Linux's words; None where that is not told."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                if name.strip() in ("flags", "Features"):
-                    return frozenset(value.split())
-    except OSError:
-        pass
-    return None
-
-
-# ---- loading
 
 
 def load(path: Any, threads: int | None = None) -> Compiled:
@@ -111,86 +33,9 @@ def load(path: Any, threads: int | None = None) -> Compiled:
     Raises FileError if the file is not one, is cut short or altered, has a form that this version does not read, or was
     made for another system or processor; MissingFileError if it is not there.
     """
-    name = os.fsdecode(os.fspath(path))
-    try:
-        with open(name, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    except FileNotFoundError:
-        folder = Path(name).parent
-        near = sorted(p.name for p in folder.glob("*.gnx"))[:5] if folder.is_dir() else []
-        hint = f" In that folder are {', '.join(map(repr, near))}." if near else ""
-        raise MissingFileError(f"there is no file {name!r}.{hint}") from None
-    except OSError as error:
-        raise FileError(f"cannot read {name!r}: {error.strerror or error}") from error
-    if size < HEAD.size or content[:8] != MAGIC:
-        raise FileError(f"{name!r} is not a compiled model: `gnomon compile MODEL -o FILE.gnx` makes them")
-    _, form, length, digest, told = HEAD.unpack_from(content)
-    if form != FORM:
-        raise FileError(
-            f"{name!r} is a compiled model of form {form}, and this gnomon reads form {FORM}: compile the model again"
-        )
-    if size != told:
-        raise FileError(f"{name!r} is {'cut short' if size < told else 'too long'}: {size:,} bytes instead of {told:,}")
-    count = _threads(threads)
-    check = _Check(content, digest, count)
-    import numpy  # noqa: F401  # on this thread while the other one reads the file
-
-    if not check.holds():
-        raise FileError(f"{name!r} is damaged: its contents are not those that were written")
-    description = json.loads(content[HEAD.size : HEAD.size + length])
-    _check_machine(name, description["platform"])
+    count = sharing.threads(threads)
+    description, content, name = gnx.read(path, count)
     return Compiled(description, content, name, count)
-
-
-def _threads(wanted: int | None) -> int:
-    """How many threads to use. Raises ArgumentError for a number that is none."""
-    told: Any = os.environ.get("GNOMON_THREADS", "").strip() if wanted is None else wanted
-    if told == "":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(told, bool) or not str(told).isdecimal() or int(told) < 1:
-        what = "GNOMON_THREADS" if wanted is None else "threads"
-        raise ArgumentError(f"{what} is {told!r}; it must be a whole number, at least 1")
-    return min(int(told), 1024)
-
-
-class _Check:
-    """Compares a file with its digest on threads of its own."""
-
-    def __init__(self, content: Any, digest: bytes, count: int):
-        self.content, self.digest = content, digest
-        parts = -(-(len(content) - HEAD.size) // PART)
-        count = max(1, min(count, parts))
-        each = -(-parts // count) * PART
-        self.found: list[list[bytes]] = [[] for _ in range(count)]
-        self.threads = [threading.Thread(target=self._run, args=(k, each)) for k in range(count)]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, k: int, each: int) -> None:
-        with memoryview(self.content) as view, view[HEAD.size :] as body:
-            self.found[k] = _digests(body, min(k * each, len(body)), min((k + 1) * each, len(body)))
-
-    def holds(self) -> bool:
-        for thread in self.threads:
-            thread.join()
-        return hashlib.sha256(b"".join(d for found in self.found for d in found)).digest() == self.digest
-
-
-def _check_machine(name: str, wanted: Mapping[str, Any]) -> None:
-    system, machine = here()
-    if (wanted["system"], wanted["machine"]) != (system, machine):
-        raise FileError(
-            f"{name!r} was compiled for {wanted['machine']} on {wanted['system']}, and this is {machine} on {system}: "
-            "compile the model for this machine"
-        )
-    flags = cpu_flags()
-    missing = sorted(set(wanted["flags"]) - flags) if flags is not None else []
-    if missing:
-        raise FileError(
-            f"{name!r} was compiled for a processor that can do {', '.join(missing[:8])}, and this one cannot: compile "
-            "the model for it (--cpu)"
-        )
 
 
 def _open_library(name: str, content: memoryview, linked: bool) -> Callable[[str], Any]:
@@ -245,57 +90,6 @@ class Array:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-_TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
-_RUN = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t
-)
-
-
-class _Threads(ctypes.Structure):
-    """The structure through which a library shares work."""
-
-    _fields_ = [("run", _RUN), ("pool", ctypes.c_void_p)]
-
-
-class _Pool:
-    """Python's threads, as a library is given them. There is one for each number of threads in a process."""
-
-    made: dict[int, _Pool] = {}
-
-    def __new__(cls, count: int) -> _Pool:
-        if count not in cls.made:
-            pool = cls.made[count] = super().__new__(cls)
-            pool.count, pool.pid, pool.executor = count, 0, None
-            pool.callback = _RUN(pool.run)
-            pool.table = _Threads(pool.callback, None)
-            pool.pointer = ctypes.c_void_p(ctypes.addressof(pool.table))
-        return cls.made[count]
-
-    count: int
-    pid: int
-    executor: Any
-    callback: Any
-    table: _Threads
-    pointer: ctypes.c_void_p
-
-    def run(self, context: int, task: int, job: int, count: int, work: int) -> None:
-        """Called by the library: run `task` for [0, count)."""
-        call = _TASK(task)
-        shares = min(self.count, count)
-        if work < SHARED or shares < 2:
-            call(job, 0, count)
-            return
-        if self.pid != os.getpid():  # in a forked child the threads are gone
-            from concurrent.futures import ThreadPoolExecutor
-
-            self.pid, self.executor = os.getpid(), ThreadPoolExecutor(self.count - 1, "gnomon")
-        edges = [count * k // shares for k in range(shares + 1)]
-        others = [self.executor.submit(call, job, a, b) for a, b in zip(edges[1:-1], edges[2:], strict=True)]
-        call(job, edges[0], edges[1])
-        for other in others:
-            other.result()
-
-
 Plan = tuple[list[ctypes.c_size_t], list[tuple[int, ...]], int]
 """What the shapes of a call decide: sizes as the function takes them, shapes of the outputs, bytes of workspace."""
 
@@ -332,7 +126,7 @@ class Compiled:
         import numpy as np
 
         self.file, self._content = file, content
-        self.digest: str = bytes(HEAD.unpack_from(content)[3]).hex()
+        self.digest: str = gnx.digest_of(content)
         self.name: str = description["model"]
         self.made_by: str = description["gnomon"]
         self._functions: dict[str, Any] = {}
@@ -350,7 +144,7 @@ class Compiled:
         self._error_text.restype = ctypes.c_char_p
         self._memory = threading.local()
         self._lock = threading.RLock()
-        self._pool = _Pool(threads).pointer if description["threads"] and threads > 1 else None
+        self._pool = sharing.Pool(threads).pointer if description["threads"] and threads > 1 else None
         self._last = [self._pool] if description["threads"] else []  # what each function gets last
         self._state: np.ndarray | None = None
         self._kept = [_pointer(self._weights)]  # the pointers that each function gets first
@@ -500,8 +294,8 @@ def _aligned(count: int) -> np.ndarray:
     """Memory that begins on a cache line."""
     import numpy as np
 
-    memory = np.zeros(count + ALIGN, np.uint8)
-    skip = -memory.__array_interface__["data"][0] % ALIGN
+    memory = np.zeros(count + gnx.ALIGN, np.uint8)
+    skip = -memory.__array_interface__["data"][0] % gnx.ALIGN
     return memory[skip : skip + count]
 
 
@@ -579,4 +373,4 @@ def _formed(form: Any, results: Sequence[np.ndarray]) -> Any:
     return None if form is None else results[form]
 
 
-__all__ = ["Array", "Compiled", "load", "pack"]
+__all__ = ["Array", "Compiled", "load"]

@@ -6,8 +6,9 @@ LLVM text, `objects.compile_object` makes that an object file for any target, `h
 
 from gnomon.compiler.aot import symbols
 from gnomon.compiler.aot.archive import archive
+from gnomon.compiler.aot.codes import error_texts
 from gnomon.compiler.aot.describe import describe
-from gnomon.compiler.aot.functions import error_texts, modules
+from gnomon.compiler.aot.functions import modules
 from gnomon.compiler.aot.header import header
 from gnomon.compiler.aot.layout import arrange, blocks_of
 from gnomon.compiler.aot.library import (

@@ -6,169 +6,33 @@ allocates nothing and remembers nothing.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from gnomon.compiler import dtypes
+from gnomon.compiler.aot.codes import (
+    CHECKS,
+    DATA,
+    POINTER,
+    SIZE,
+    STATE,
+    WORKSPACE,
+    all_checks,
+    checks_of,
+    error_texts,
+)
 from gnomon.compiler.aot.layout import owner_of
 from gnomon.compiler.aot.library import HEAD, MAGIC, MIXED, Library, Routine
-from gnomon.compiler.program import Check
-from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Max, Size, Symbol, maximum, non_negative, product
-
-OK, POINTER, SIZE, WORKSPACE, STATE, DATA = range(6)
-CHECKS = 16
-"""What functions return; from CHECKS on, the messages of the programs' own checks."""
+from gnomon.compiler.aot.writing import Function
+from gnomon.compiler.sizes import product
 
 SHARED_WORK = 10_000
 """Nanoseconds of work below which a launch is not offered to the caller's threads."""
-
-
-_PLACE = re.compile(r"(?<=\()[^()]*[/\\](?=[^()/\\]+:\d+\))|[^\s(),]*[/\\](?=[^\s(),/\\]+:\d+)")
-"""The folder of a file and line in a message: it is nobody else's business, and would make bytes differ."""
 
 
 def pointer_bits(library: Library) -> int:
     """Of the target's addresses."""
     wide = ("x86_64", "aarch64", "arm64", "riscv64", "powerpc64", "s390x", "loongarch64")
     return 64 if library.target.triple.startswith(wide) else 32
-
-
-def checks_of(library: Library) -> list[str]:
-    """What the programs' own checks say, in the order of their codes."""
-    found: dict[str, None] = {}
-    for routine in library.routines:
-        for check in _all_checks(routine):
-            found.setdefault(check.message, None)
-    return list(found)
-
-
-def error_texts(library: Library) -> dict[int, str]:
-    """What each code means."""
-    texts = {
-        OK: "all right",
-        POINTER: "a pointer is NULL",
-        SIZE: "a size is larger than this library allows",
-        WORKSPACE: "the memory given is too small",
-    }
-    if library.stateful:
-        texts[STATE] = "the state was not made by init or load of this library"
-    if library.stateful or not library.embed:
-        texts[DATA] = "the data is damaged, cut short, or of another model or version"
-    return texts | {CHECKS + k: message for k, message in enumerate(checks_of(library))}
-
-
-def _all_checks(routine: Routine) -> list[Check]:
-    """The program's checks, and that no axis of an array has less than no elements."""
-    program = routine.program
-    own = [replace(c, message=_PLACE.sub("", c.message)) for c in program.checks]
-    open_axes: dict[Dim, Check] = {}
-    for slot in program.slots:
-        for d in slot.shape:
-            if isinstance(d, Size) and not non_negative(d) and d not in open_axes:
-                message = f"an array would have {d} elements along an axis, which is less than none"
-                open_axes[d] = Check(maximum(d, 0), d, message)
-    return [*own, *open_axes.values()]
-
-
-class _Function:
-    """One function while it is written. Sizes are 64 bits wide everywhere."""
-
-    def __init__(self, head: str, word: str, symbols: Mapping[str, str] | None = None):
-        self.head, self.word = head, word
-        self.lines: list[str] = []
-        self.allocas: list[str] = []
-        self.known: dict[Dim | Atom, str] = {}
-        self.symbols = dict(symbols or {})
-        self.counter = 0
-
-    def do(self, code: str) -> None:
-        self.lines.append(f"  {code}")
-
-    def emit(self, code: str) -> str:
-        self.counter += 1
-        self.do(f"%v{self.counter} = {code}")
-        return f"%v{self.counter}"
-
-    def alloca(self, kind: str, align: int) -> str:
-        self.counter += 1
-        self.allocas.append(f"  %v{self.counter} = alloca {kind}, align {align}")
-        return f"%v{self.counter}"
-
-    def fail_if(self, condition: str, code: int | str, result: str = "i32") -> None:
-        self.counter += 1
-        n = self.counter
-        self.do(f"br i1 {condition}, label %fail{n}, label %go{n}")
-        self.lines += [f"fail{n}:", f"  ret {result} {code}", f"go{n}:"]
-
-    def fail_if_any(self, conditions: Sequence[str], code: int | str) -> None:
-        if conditions:
-            any_of = conditions[0]
-            for c in conditions[1:]:
-                any_of = self.emit(f"or i1 {any_of}, {c}")
-            self.fail_if(any_of, code)
-
-    def at(self, base: str, offset: str | int, kind: str = "i8") -> str:
-        """A pointer so many elements behind another."""
-        if offset in (0, "0"):
-            return base
-        index = f"i64 {offset}"
-        return self.emit(f"getelementptr {kind}, ptr {base}, {index}")
-
-    def aligned(self, base: str, align: int) -> str:
-        """The first multiple of `align` at or above a pointer."""
-        address = self.emit(f"ptrtoint ptr {base} to {self.word}")
-        below = self.emit(f"sub {self.word} 0, {address}")
-        skip = self.emit(f"and {self.word} {below}, {align - 1}")
-        return self.emit(f"getelementptr i8, ptr {base}, {self.word} {skip}")
-
-    def text(self) -> str:
-        return "\n".join([f"{self.head} #0 {{", "entry:", *self.allocas, *self.lines, "}"])
-
-    # ---- sizes
-
-    def size(self, d: Dim) -> str:
-        """The text of a size's value."""
-        if isinstance(d, int):
-            return str(d)
-        if d not in self.known:
-            total = ""
-            for monomial, c in d.terms:
-                part = str(c)
-                for atom in monomial:
-                    value = self.atom(atom)
-                    part = value if part == "1" else self.emit(f"mul i64 {part}, {value}")
-                total = part if not total else self.emit(f"add i64 {total}, {part}")
-            self.known[d] = total
-        return self.known[d]
-
-    def atom(self, atom: Atom) -> str:
-        if isinstance(atom, Symbol):
-            return self.symbols[atom.name]
-        if atom not in self.known:
-            assert isinstance(atom, FloorDiv | Max), f"{atom!r} in a shape"
-            a, b = self.size(atom.a), self.size(atom.b)
-            self.known[atom] = self.maximum(a, b) if isinstance(atom, Max) else self.floordiv(a, b, atom.b)
-        return self.known[atom]
-
-    def maximum(self, a: str, b: str) -> str:
-        return self.emit(f"call i64 @llvm.smax.i64(i64 {a}, i64 {b})")
-
-    def floordiv(self, a: str, b: str, divisor: Dim) -> str:
-        if not isinstance(divisor, int):
-            b = self.maximum(b, "1")
-        quotient = self.emit(f"sdiv i64 {a}, {b}")
-        rest = self.emit(f"srem i64 {a}, {b}")
-        below = self.emit(f"icmp slt i64 {rest}, 0")
-        less = self.emit(f"sub i64 {quotient}, 1")
-        return self.emit(f"select i1 {below}, i64 {less}, i64 {quotient}")
-
-    def rounded(self, d: Dim, align: int) -> str:
-        """A size, rounded up to a multiple of `align`."""
-        if isinstance(d, int):
-            return str(-(-d // align) * align)
-        more = self.emit(f"add i64 {self.size(d)}, {align - 1}")
-        return self.emit(f"and i64 {more}, {-align}")
 
 
 class Functions:
@@ -207,12 +71,12 @@ class Functions:
 
     # ---- functions
 
-    def define(self, name: str, result: str, parameters: Sequence[str]) -> _Function:
+    def define(self, name: str, result: str, parameters: Sequence[str]) -> Function:
         full = f"{self.library.prefix}_{name}"
         self.exported.append(full)
-        return _Function(f"define {result} @{full}({', '.join(parameters)})", self.word)
+        return Function(f"define {result} @{full}({', '.join(parameters)})", self.word)
 
-    def _sizes(self, f: _Function, names: Sequence[str]) -> None:
+    def _sizes(self, f: Function, names: Sequence[str]) -> None:
         """Bind the names of sizes to the function's parameters."""
         for k, name in enumerate(names):
             wide = f"%size{k}"
@@ -245,7 +109,7 @@ class Functions:
             f.symbols[name] = value if dtype.bits == 64 else f.emit(f"sext {dtype.llvm} {value} to i64")
         large = [f.emit(f"icmp ugt i64 {f.symbols[n]}, {library.most(n)}") for n in program.sizes]
         f.fail_if_any(large, SIZE)
-        for check in _all_checks(routine):
+        for check in all_checks(routine):
             f.fail_if(f.emit(f"icmp ne i64 {f.size(check.left)}, {f.size(check.right)}"), self.codes[check.message])
         offsets, total = self._offsets(f, routine)
         base = "%workspace"
@@ -265,7 +129,7 @@ class Functions:
         """The first 16 bytes of this library's states, and of its weights if they are a file."""
         return MAGIC, int.from_bytes(self.library.digest, "little", signed=True)
 
-    def _check_head(self, f: _Function, base: str, code: int, *more: int) -> None:
+    def _check_head(self, f: Function, base: str, code: int, *more: int) -> None:
         """Fail if the words at `base` are not the mark, followed by `more`."""
         wrong = []
         for k, value in enumerate((*self._mark(), *more)):
@@ -273,7 +137,7 @@ class Functions:
             wrong.append(f.emit(f"icmp ne i64 {found}, {value}"))
         f.fail_if_any(wrong, code)
 
-    def _check_data(self, f: _Function, length: int) -> None:
+    def _check_data(self, f: Function, length: int) -> None:
         """Fail if `%bytes` bytes at `%data` are not a head and `length` bytes with their check sum."""
         f.fail_if(f.emit(f"icmp ult {self.word} %bytes, {HEAD + length}"), DATA)
         self._check_head(f, "%data", DATA, length)
@@ -356,21 +220,21 @@ class Functions:
         f.do("ret i32 0")
         self.parts.append(f.text())
 
-    def _weights(self, f: _Function) -> str:
+    def _weights(self, f: Function) -> str:
         return "@weights" if self.library.embed else f.at("%weights", HEAD)
 
-    def _put_head(self, f: _Function, base: str) -> None:
+    def _put_head(self, f: Function, base: str) -> None:
         self._clear(f, base, HEAD)
         for k, value in enumerate(self._mark()):
             f.do(f"store i64 {value}, ptr {f.at(base, 8 * k)}, align 1")
 
-    def _copy(self, f: _Function, target: str, source: str, count: int) -> None:
+    def _copy(self, f: Function, target: str, source: str, count: int) -> None:
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {count}, i1 false)")
 
-    def _clear(self, f: _Function, target: str, count: int) -> None:
+    def _clear(self, f: Function, target: str, count: int) -> None:
         f.do(f"call void @llvm.memset.p0.i64(ptr {target}, i8 0, i64 {count}, i1 false)")
 
-    def _offsets(self, f: _Function, routine: Routine) -> tuple[dict[int, str], str]:
+    def _offsets(self, f: Function, routine: Routine) -> tuple[dict[int, str], str]:
         """Where each temporary lies, and the bytes of all."""
         layout, align = routine.layout, self.library.align
         if not routine.program.sizes:
@@ -395,7 +259,7 @@ class Functions:
             ends.append(sums[at, size])
         return {b.slot: at for b, at in zip(layout.blocks, offsets, strict=True)}, highest(layout.top)
 
-    def _enter(self, f: _Function, routine: Routine, base: str, offsets: dict[int, str], scalar: Sequence[int]) -> None:
+    def _enter(self, f: Function, routine: Routine, base: str, offsets: dict[int, str], scalar: Sequence[int]) -> None:
         library, program = self.library, routine.program
         slots = program.slots
         step = 8 if self.word == "i64" else 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from gnomon.compiler.aot.functions import error_texts
+from gnomon.compiler.aot.codes import error_texts
 from gnomon.compiler.aot.library import HEAD, LARGEST, Argument, Library, Routine
 from gnomon.compiler.sizes import Dim, symbols
 

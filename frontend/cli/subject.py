@@ -93,7 +93,7 @@ class _Model(Subject):
 
 class _Function(Subject):
     def __call__(self, arrays):
-        from gnomon.ahead import output_names
+        from gnomon.tracing import output_names
 
         results = self.source.run([self.source._argument(k, a) for k, a in enumerate(arrays)])
         return dict(zip(output_names(self.source), results, strict=True))

@@ -15,7 +15,7 @@ import pytest
 import gnomon
 from gnomon import ahead, layers, linking
 from gnomon.compiler.errors import ArgumentError, CompileError, DataError, FileError, MissingFileError, StateError
-from gnomon.runtime import compiled
+from gnomon.runtime import gnx, sharing
 from tests.aot.test_c_library import article
 from tests.aot.test_c_training import BATCH, classifier
 
@@ -55,10 +55,10 @@ def test_numpy_is_all_it_needs(file):
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        allowed = ("gnomon.runtime", "gnomon.runtime.compiled", "gnomon.compiler", "gnomon.compiler.errors")
+        allowed = ("compiler", "compiler.errors", "runtime", "runtime.compiled", "runtime.gnx", "runtime.sharing")
         if name.partition(".")[0] in ("llvmlite", "h5py", "networkx", "rich", "platformdirs", "click", "scipy"):
             raise ImportError(name)
-        if name.startswith("gnomon.") and name not in allowed:
+        if name.startswith("gnomon.") and name.removeprefix("gnomon.") not in allowed:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import numpy as np, gnomon
@@ -93,7 +93,7 @@ def test_threads_do_not_change_results(tmp_path, monkeypatch):
     wanted = alone(x)
     for count in (2, 5):
         model = gnomon.runtime.load(file, threads=count)
-        pool = compiled._Pool(count)
+        pool = sharing.Pool(count)
         np.testing.assert_array_equal(model(x), wanted)
         assert pool.executor is not None
         np.testing.assert_array_equal(model(x[:1]), alone(x[:1]))
@@ -106,7 +106,7 @@ def test_threads_do_not_change_results(tmp_path, monkeypatch):
         gnomon.runtime.load(file, threads=0)
 
 
-@pytest.mark.skipif(compiled.here() != ("linux", "x86_64"), reason="the loader of objects is for Linux on x86-64")
+@pytest.mark.skipif(gnx.here() != ("linux", "x86_64"), reason="the loader of objects is for Linux on x86-64")
 @pytest.mark.parametrize("train", [False, True])
 def test_without_a_linker(train, tmp_path, monkeypatch):
     monkeypatch.setattr(linking, "_commands", lambda *arguments: iter(()))
@@ -125,11 +125,11 @@ def test_without_a_linker(train, tmp_path, monkeypatch):
 
 def test_large_files_are_checked_in_parts(file, tmp_path, monkeypatch):
     content = file.read_bytes()
-    monkeypatch.setattr(compiled, "PART", 10_000)
+    monkeypatch.setattr(gnx, "PART", 10_000)
     (length,) = struct.unpack_from("<I", content, 12)
     text = json.loads(content[64 : 64 + length])
     library, weights = (content[at : at + size] for at, size in (text["library"], text["weights"]))
-    parts = compiled.pack(text, library, weights)
+    parts = gnx.pack(text, library, weights)
     (tmp_path / "parts.gnx").write_bytes(parts)
     for count in (1, 2, 7, 100):
         gnomon.runtime.load(tmp_path / "parts.gnx", threads=count)
@@ -247,14 +247,14 @@ def test_another_form_is_not_read(file, tmp_path):
         ({"flags": ["avx4096"]}, "was compiled for a processor that can do avx4096, and this one cannot"),
     ],
 )
-@pytest.mark.skipif(compiled.here()[0] != "linux", reason="flags are told by Linux")
+@pytest.mark.skipif(gnx.here()[0] != "linux", reason="flags are told by Linux")
 def test_another_machine(file, tmp_path, platform, message):
     content = bytearray(file.read_bytes())
     (length,) = struct.unpack_from("<I", content, 12)
     text = json.loads(content[64 : 64 + length])
-    text["platform"] |= {"system": "linux", "machine": compiled.here()[1]} | platform
+    text["platform"] |= {"system": "linux", "machine": gnx.here()[1]} | platform
     library, weights = (content[at : at + size] for at, size in (text["library"], text["weights"]))
-    assert message in refused(compiled.pack(text, bytes(library), bytes(weights)), tmp_path)
+    assert message in refused(gnx.pack(text, bytes(library), bytes(weights)), tmp_path)
 
 
 def test_equal_models_give_equal_files(file, tmp_path):

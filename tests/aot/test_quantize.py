@@ -14,13 +14,14 @@ from gnomon.compiler.aot import targets
 from gnomon.compiler.errors import DataError
 from gnomon.functions import Function
 from gnomon.quantize import quantize
+from gnomon.tracing import traced
 from tests.aot.support import Built, needs_cc
 
 CORTEX = targets.find("cortex-m4")
 
 
 def graph_of(model: gnomon.Model):
-    return ahead._traced(model, False)[0].graph
+    return traced(model)[0].graph
 
 
 def run(graph, x: np.ndarray) -> np.ndarray:

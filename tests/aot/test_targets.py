@@ -16,6 +16,7 @@ from gnomon import ahead, ops
 from gnomon.compiler import aot
 from gnomon.compiler.aot import symbols, targets
 from gnomon.compiler.errors import ArgumentError
+from gnomon.runtime import gnx
 from tests.aot.support import driver
 from tests.aot.test_c_library import article
 
@@ -182,7 +183,7 @@ def emulated(name: str, folder: Path, library: aot.Library, content: bytes) -> l
     for tool in (compiler, *run[:1]):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not here")
-    if name.startswith("x86") and not targets.X86_LEVELS[name] <= (gnomon.runtime.compiled.cpu_flags() or set()):
+    if name.startswith("x86") and not targets.X86_LEVELS[name] <= (gnx.cpu_flags() or set()):
         pytest.skip(f"this machine is no {name}")
     (folder / "many.o").write_bytes(content)
     (folder / "many.h").write_text(aot.header(library))
