@@ -273,7 +273,8 @@ class MultiHeadAttention(HeadedAttention):
 
     Masks of query, value and key come with them, or as `query_mask` ...; `attention_mask` is [batch, t, s] or has a
     second axis for the heads. With `use_causal_mask` no position looks at later ones. With `return_attention_scores`
-    the weights [batch, heads, t, s] are returned, too.
+    the weights [batch, heads, t, s] are returned, too. Keras takes the masks off the inputs, so that layers called on
+    them afterwards see none; here they stay.
 
     Raises ArgumentError for sizes that are not positive, ShapeError for inputs and masks that do not fit.
     Vaswani et al. 2017, "Attention is all you need", section 3.2.2; the gate: Qiu et al. 2025, "Gated attention for

@@ -154,6 +154,24 @@ def test_one_program_for_all_lengths():
             np.testing.assert_allclose(found, evaluate(t, [x, y], [a, b]), **CLOSE)
 
 
+def test_padding_changes_nothing():
+    """What an Embedding masks does not count, in any layer after it."""
+    clear_session()
+    gnomon.utils.set_random_seed(2)
+    x = layers.Input((None,), dtype="int32")
+    words = layers.Embedding(9, 8, mask_zero=True)(x)
+    heads = layers.MultiHeadAttention(2, 4)(words, words)
+    groups = layers.GroupQueryAttention(4, 4, 2)(heads, words, use_causal_mask=True)
+    mixed = layers.AdditiveAttention()([layers.Attention()([groups, words]), words])
+    model = Model(x, [mixed, layers.GlobalAveragePooling1D()(mixed)])
+    rows, mean = model.predict(np.array([[3, 1, 4]]), verbose=0)
+    for padding in (1, 4):
+        padded, padded_mean = model.predict(np.array([[3, 1, 4, *[0] * padding]]), verbose=0)
+        np.testing.assert_allclose(padded[:, :3], rows, **CLOSE)
+        np.testing.assert_array_equal(padded[:, 3:], 0)
+        np.testing.assert_allclose(padded_mean, mean, **CLOSE)
+
+
 def test_a_program_trains_with_dropout():
     clear_session()
     gnomon.utils.set_random_seed(1)
