@@ -52,10 +52,14 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Written:
-    """Files with their sizes, and the bytes of a library's code, constants but no weights included."""
+    """Files with their sizes, and the bytes of a library's code, constants but no weights included.
+
+    stack   about how many bytes of stack a call takes, told where there is no operating system
+    """
 
     files: dict[str, int]
     code: int
+    stack: int | None = None
 
 
 def quantized(
@@ -226,7 +230,8 @@ def write(
     files = {f"{base}{ending}": content, f"{base}.h": aot.header(library).encode()}
     if not library.embed:
         files[f"{base}.weights"] = library.weights_file
-    return Written(write_all(files), code)
+    stack = aot.stack_bytes(texts, exported, library.target) if targets.is_bare(library.target) else None
+    return Written(write_all(files), code, stack)
 
 
 def _platform(target: Target) -> dict[str, Any]:

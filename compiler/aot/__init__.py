@@ -21,11 +21,11 @@ from gnomon.compiler.aot.library import (
     check_steps,
     identifier,
 )
-from gnomon.compiler.aot.objects import compile_object
+from gnomon.compiler.aot.objects import compile_object, stack_bytes
 from gnomon.compiler.aot.prepare import preparation, prepared
 
 __all__ = [
     "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "arrange", "blocks_of", "check_prefix",
     "check_steps", "compile_object", "describe", "error_texts", "header", "identifier", "modules", "preparation",
-    "prepared", "symbols",
+    "prepared", "stack_bytes", "symbols",
 ]  # fmt: skip

@@ -77,6 +77,45 @@ def linked(texts: Sequence[str], exported: Sequence[str], target: Target) -> Any
     return whole
 
 
+SPILLED = 192
+"""About how many bytes of stack a function takes for registers, besides what it asks for."""
+
+
+def stack_bytes(texts: Sequence[str], exported: Sequence[str], target: Target) -> int:
+    """About how many bytes of stack the deepest calls take. There is no recursion."""
+    module = linked(texts, exported, target)
+    layout = machine(target).target_data
+    own: dict[str, int] = {}
+    called: dict[str, set[str]] = {}
+    for function in module.functions:
+        if function.is_declaration:
+            continue
+        own[function.name], called[function.name] = SPILLED, set()
+        for instruction in (i for block in function.blocks for i in block.instructions):
+            if instruction.opcode == "alloca":
+                own[function.name] += _allocated(str(instruction), layout)
+            elif instruction.opcode == "call":
+                called[function.name] |= set(_NAME.findall(str(instruction)))
+
+    def depth(name: str) -> int:
+        return own[name] + max((depth(c) for c in called[name] if c in own), default=0)
+
+    return max((depth(name) for name in exported), default=0)
+
+
+_NAME = re.compile(r'@"?([\w.$-]+)"?')
+_ALLOCA = re.compile(r"alloca (\[(\d+) x )?(?:<(\d+) x )?(\w+)")
+_SIZES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "float": 4, "double": 8}
+
+
+def _allocated(text: str, layout: Any) -> int:
+    found = _ALLOCA.search(text)
+    assert found is not None, text
+    count = int(found[2] or 1) * int(found[3] or 1)
+    pointer = 4 if "p:32:32" in str(layout) else 8
+    return count * _SIZES.get(found[4], pointer)
+
+
 def compile_object(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
     """The modules as one relocatable object file."""
     content = machine(target).emit_object(linked(texts, exported, target))

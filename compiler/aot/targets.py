@@ -216,7 +216,8 @@ def _microcontroller(cpu: str, triple: str) -> tuple[Machine, str]:
     cpu = cpu or {"thumbv7em": "cortex-m4", "thumbv8.1m.main": "cortex-m55"}.get(architecture, fitting[0])
     _check(cpu, fitting, triple)
     vector = 16 if cpu in VECTOR_UNIT else 4
-    return Machine(vector, 8 if vector == 16 else 16, cpu not in NO_FLOATS, "", 16 << 10, 64 << 10), cpu
+    # buffers that a kernel keeps near are on the stack here: a small cache keeps them small
+    return Machine(vector, 8 if vector == 16 else 16, cpu not in NO_FLOATS, "", 2 << 10, 4 << 10), cpu
 
 
 def _check(cpu: str, known: Iterable[str], triple: str) -> None:

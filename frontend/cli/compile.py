@@ -143,7 +143,7 @@ def report(library: Any, written: Any, small: Any, machine: bool) -> None:
     state = library.state_bytes if library.stateful else 0
     if machine:
         told = {"files": written.files, "code": written.code, "weights": weights, "workspace": workspace}
-        told["state"] = state
+        told |= {"state": state, "stack": written.stack}
         if small is not None:
             told["quantized"] = {"measure": small.measure, "before": small.before, "after": small.after}
         click.echo(as_json(told))
@@ -154,7 +154,9 @@ def report(library: Any, written: Any, small: Any, machine: bool) -> None:
     if workspace is not None:
         rows.append(("workspace", as_bytes(workspace)))
         rows.append(("flash", as_bytes(written.code + (weights if library.embed else 0))))
-        rows.append(("RAM", f"{as_bytes(workspace + state)} besides inputs, outputs and the stack"))
+        rows.append(("RAM", f"{as_bytes(workspace + state)} besides inputs and outputs"))
+    if written.stack is not None:
+        rows.append(("stack", f"about {as_bytes(written.stack)}"))
     click.echo(as_table(rows))
     if small is not None:
         click.echo(str(small))

@@ -31,7 +31,7 @@ BOARDS = {
 PROGRAM = """
     #include "net.h"
     #include "data.h"
-    extern uint32_t stack_top[], bss_start[], bss_end[];
+    extern uint32_t stack_top[], stack_bottom[], bss_start[], bss_end[];
     static uint8_t workspace[NET_WORKSPACE_BYTES];
     static float outputs[OUTPUTS];
     void *memcpy(void *to, const void *from, size_t n) {
@@ -59,7 +59,13 @@ PROGRAM = """
         __asm__ volatile("dsb\\n isb");
     #endif
         for (uint32_t *to = bss_start; to < bss_end;) *to++ = 0;
+        uint32_t here, *low = stack_bottom;
+        __asm__ volatile("mov %0, sp" : "=r"(here));
+        while ((uint32_t)low < here - 64) *low++ = 0xA5A5A5A5u;
         number((uint32_t)net_run(inputs, outputs, workspace, sizeof workspace));
+        uint32_t *used = stack_bottom;
+        while (*used == 0xA5A5A5A5u) used++;
+        number((uint32_t)((char *)low - (char *)used));
         for (int k = 0; k < OUTPUTS; k++) {
             union { float f; uint32_t u; } bits = {outputs[k]};
             number(bits.u);
@@ -112,7 +118,7 @@ def test_results_on_a_board(cpu, bits, tmp_path):
     x = np.random.default_rng(0).normal(size=(1, 10, 10, 2)).astype("float32")
     source = model if bits == 32 else ahead.quantized(model, [np.concatenate([x, -x, x + 1])], target=target)
     library = ahead.build(source, "net", target, batch=1)
-    ahead.write(library, tmp_path / "net", "obj", ".o")
+    written = ahead.write(library, tmp_path / "net", "obj", ".o")
     (tmp_path / "data.h").write_text(
         f"#define OUTPUTS 3\nstatic const float inputs[] = {{{','.join(f'{v:.9e}f' for v in x.ravel())}}};\n"
     )
@@ -127,8 +133,9 @@ def test_results_on_a_board(cpu, bits, tmp_path):
     machine = ["-M", board, "-nographic", "-semihosting-config", "enable=on,target=native", "-kernel", "net.elf"]
     done = subprocess.run(["qemu-system-arm", *machine], cwd=tmp_path, capture_output=True, text=True, timeout=60,
                           stdin=subprocess.DEVNULL)  # fmt: skip
-    code, *words = (done.stdout + done.stderr).split()
+    code, stack, *words = (done.stdout + done.stderr).split()
     assert code == "00000000", done.stdout + done.stderr
+    assert 0.3 * written.stack < int(stack, 16) <= written.stack
     found = np.array([int(w, 16) for w in words], np.uint32).view(np.float32)
     if bits == 32:
         np.testing.assert_allclose(found, model.predict(x, verbose=0)[0], rtol=1e-5, atol=1e-6)
@@ -146,6 +153,7 @@ def test_memory_and_code_are_told_and_small():
     assert set(sections) <= {".text", ".rodata", ".rodata.str1.1", ".ARM.exidx"}  # nothing is written to
     assert sum(sections.values()) - len(library.weights) < 12_000
     assert library.greatest_workspace < 4_000
+    assert 300 < aot.stack_bytes(texts, exported, target) < 3_000
 
 
 def test_the_example(tmp_path):
