@@ -69,8 +69,13 @@ def encode_ragged(rows: list[np.ndarray], mode: str, depth: int, dtype: str, wid
         count = len(rows)
         places = np.repeat(np.arange(count), [len(row) for row in rows])
     kept = (flat >= 0) & (flat < depth)
-    counts = np.bincount(places[kept] * depth + flat[kept], minlength=count * depth).reshape(count, depth)
-    return (counts > 0 if mode == "multi_hot" else counts).astype(dtype)
+    counts = np.zeros(count * depth, dtype)
+    at = places[kept] * depth + flat[kept]
+    if mode == "multi_hot":
+        counts[at] = 1
+    else:
+        np.add.at(counts, at, 1)
+    return counts.reshape(count, depth)
 
 
 def encode_tensor(indices: Tensor, mode: str, depth: int, dtype: str, weights: Tensor | None = None) -> Tensor:

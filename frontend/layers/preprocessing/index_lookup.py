@@ -304,16 +304,22 @@ class IndexLookup(TextLayer):
         places = self.places_of(tokens.ravel().tolist()).reshape(tokens.shape)
         if self.output_mode == "int":
             return places
-        mode = "count" if self.output_mode == "tf_idf" else self.output_mode
-        return self.weighted(encode_array(places, mode, self.depth(), "int64"))
+        mode, dtype = self._rows()
+        return self.weighted(encode_array(places, mode, self.depth(), dtype))
 
     def encode_rows(self, rows: list[list[Any]]) -> np.ndarray:
         """Rows of the vocabulary's length, of documents of any lengths."""
-        mode = "count" if self.output_mode == "tf_idf" else self.output_mode
-        return self.weighted(encode_ragged([self.places_of(row) for row in rows], mode, self.depth(), "int64"))
+        mode, dtype = self._rows()
+        return self.weighted(encode_ragged([self.places_of(row) for row in rows], mode, self.depth(), dtype))
+
+    def _rows(self) -> tuple[str, str]:
+        """How rows are made, before they are weighted, and their dtype."""
+        return ("count", config.floatx()) if self.output_mode == "tf_idf" else (self.output_mode, "int64")
 
     def weighted(self, rows: np.ndarray) -> np.ndarray:
-        return rows if self.output_mode != "tf_idf" else rows.astype(config.floatx()) * self.idf_weights
+        if self.output_mode == "tf_idf":
+            rows *= self.idf_weights
+        return rows
 
     def places_of(self, tokens: Sequence[Any]) -> np.ndarray:
         """int64 places of words. Raises DataError for unknown ones if there are no places for them."""
