@@ -10,11 +10,12 @@ stands in its class: type rule, NumPy meaning, gradient, element rule.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -123,6 +124,10 @@ class Op:
 
     def read(self, inputs: tuple[Node, ...]) -> tuple[Node, ...]:
         return inputs
+
+    def essence(self) -> tuple[Any, ...]:
+        """The fields that what is compiled depends on."""
+        return tuple(getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]  # every op is a dataclass
 
     def identity(self) -> Any:
         """What stands for the op in the table of living nodes: one that leads to other objects gives a mere equal."""
@@ -265,7 +270,28 @@ class Origin:
 
     def __repr__(self) -> str:
         place = f"{self.file}:{self.line}" if self.file else ""
-        return " ".join(p for p in (self.layer, f"({place})" if place else "") if p)
+        text = " ".join(p for p in (self.layer, f"({place})" if place else "") if p)
+        known = _numbered.get()
+        return f"\x02{known.setdefault(self, len(known))}\x03" if text and known is not None else text
+
+
+_numbered: ContextVar[dict[Origin, int] | None] = ContextVar("numbered", default=None)
+_NUMBER = re.compile("\x02(\\d+)\x03")
+
+
+@contextmanager
+def numbered_origins(known: dict[Origin, int]) -> Iterator[None]:
+    """Inside, origins print as their numbers in `known`, where new ones are entered: see `with_origins`."""
+    token = _numbered.set(known)
+    try:
+        yield
+    finally:
+        _numbered.reset(token)
+
+
+def with_origins(text: str, names: Sequence[str]) -> str:
+    """A text that was made with origins numbered, with their names instead."""
+    return _NUMBER.sub(lambda found: names[int(found[1])], text) if "\x02" in text else text
 
 
 _origins: WeakKeyDictionary[Node, tuple[Origin, ...]] = WeakKeyDictionary()

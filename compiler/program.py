@@ -15,6 +15,7 @@ How generated code is entered (CPU):
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -275,11 +276,18 @@ class Source:
     `name` is `<label>_<digest of the text's structure>`, and kernels are named the same way: programs that need equal
     kernels hold equal sources, which are compiled once. For a CPU a source is a whole LLVM module that defines the
     functions in `defines`; the last source of a program is its entry function, which declares the kernels it calls.
+    A program that is kept has no texts but their digests, by which machine code is found.
     """
 
     name: str
     text: str
     defines: tuple[str, ...]
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """The digest of the text."""
+        return self.digest or hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

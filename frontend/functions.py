@@ -18,10 +18,12 @@ from gnomon.compiler.interpret import bind, evaluate_graph
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input, Parameter, key_of, size_of
 from gnomon.compiler.ops.scan import Scan
+from gnomon.compiler.program import Program
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
 from gnomon.events import compiling
-from gnomon.runtime.device import device
+from gnomon.programs import program_for, without_texts
+from gnomon.runtime.device import TextMissing, device
 from gnomon.tensor import Tensor, node_of
 from gnomon.variable import Variable, variable_of
 
@@ -187,6 +189,7 @@ class Function:
 
     program   what it was compiled to
     stages    what the compiler went through, for `show`
+    Neither is kept: they are made when somebody looks, for a program that runs takes much less.
     """
 
     def __init__(self, graph: Graph, allow_input_downcast: bool = True):
@@ -194,7 +197,6 @@ class Function:
         self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
         self._dtypes = [dtypes.named(leaf.dtype).numpy for leaf in graph.inputs]
         self._single = graph.form == 0 and not graph.cuts
-        self.stages = Stages()
         self.device = device("cpu")
         self.executable: Any
         watch = _watch(self)
@@ -204,11 +206,18 @@ class Function:
         ):
             updates = [(v.node, node) for v, node in graph.updates.items()]
             self.device.prepare()
-            request = Request(graph.name, graph.inputs, graph.outputs, updates, graph.repeat, prepare=watch is None)
-            self.program = compile(request, self.device.target(), self.stages)
-            by_key = {key_of(v.node): v for v in graph.variables}
-            buffers = [by_key[key].buffer for _, key in self.program.variables]
-            self.executable = self.device.executable(self.program, buffers)
+            self._request = Request(
+                graph.name, graph.inputs, graph.outputs, updates, graph.repeat, prepare=watch is None
+            )
+            self._looked: tuple[Program, Stages] | None = None
+            if watch is None:
+                program = program_for(self._request, self.device.target(), Stages())
+            else:
+                program = self.program
+            try:
+                self.executable = self._load(program)
+            except TextMissing:
+                self.executable = self._load(self.program)
             event.loaded(self.executable)
         if watch is not None:
             self.executable = watch.executable(self.executable)
@@ -216,6 +225,26 @@ class Function:
         if guards is not None:
             roots = [*graph.outputs, *graph.updates.values()]
             self.executable = guards.guarded(self.executable, roots, graph.inputs, graph.repeat)
+
+    def _load(self, program: Program) -> Any:
+        by_key = {key_of(v.node): v for v in self.graph.variables}
+        executable: Any = self.device.executable(program, [by_key[key].buffer for _, key in program.variables])
+        executable.program = without_texts(program)
+        return executable
+
+    @property
+    def program(self) -> Program:
+        return self._compiled()[0]
+
+    @property
+    def stages(self) -> Stages:
+        return self._compiled()[1]
+
+    def _compiled(self) -> tuple[Program, Stages]:
+        if self._looked is None:
+            stages = Stages()
+            self._looked = compile(self._request, self.device.target(), stages), stages
+        return self._looked
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs and len(args) == len(self._dtypes):

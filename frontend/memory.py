@@ -87,7 +87,7 @@ class ModelMemory(_Table):
 def memory_of(fn: Any, sizes: dict[str, Any]) -> Memory:
     """See `Function.memory`."""
     values = _values(fn, sizes)
-    owned = _owned(fn.program, values)
+    owned = _owned(fn.executable.program, values)
     return Memory(
         fn.name,
         values,
@@ -102,7 +102,7 @@ def memory_of(fn: Any, sizes: dict[str, Any]) -> Memory:
 
 def _values(fn: Any, sizes: dict[str, Any]) -> dict[str, int]:
     """The values of all sizes of a program. Raises ArgumentError for one that is missing, unknown or no size."""
-    known = fn.program.sizes
+    known = fn.executable.program.sizes
     for name, value in sizes.items():
         if name not in known:
             raise ArgumentError(f"{fn.name!r} has no size {name!r}.{nearest(name, known)}")
@@ -164,8 +164,8 @@ def memory_of_model(
     if mode == "predict":
         return _of_prediction(model, fn, batch, count, sizes)
     own = {"samples": count, "batch": batch, "steps": -(-count // batch)}
-    values = _values(fn, {**{k: v for k, v in own.items() if k in fn.program.sizes}, **sizes})
-    owned = _owned(fn.program, values)
+    values = _values(fn, {**{k: v for k, v in own.items() if k in fn.executable.program.sizes}, **sizes})
+    owned = _owned(fn.executable.program, values)
     return _model_memory(model, fn, mode, values, owned, owned["input"], owned["output"])
 
 
@@ -174,10 +174,10 @@ def _of_prediction(model: Any, fn: Any, batch: int, count: int, sizes: dict[str,
     from gnomon.models.steps import rows_at_once
 
     def at(rows: int) -> dict[str, int]:
-        return _values(fn, {**({"batch": rows} if "batch" in fn.program.sizes else {}), **sizes})
+        return _values(fn, {**({"batch": rows} if "batch" in fn.executable.program.sizes else {}), **sizes})
 
     rows = min(count, rows_at_once(lambda n: _temporaries(fn, at(n)), batch) if count > batch else batch)
-    whole, part = (_owned(fn.program, at(n)) for n in (count, rows))
+    whole, part = (_owned(fn.executable.program, at(n)) for n in (count, rows))
     outputs = whole["output"] + (part["output"] if rows < count else 0)
     return _model_memory(model, fn, "predict", at(rows), part, whole["input"], outputs)
 

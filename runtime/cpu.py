@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import platform
 import sys
@@ -19,7 +18,7 @@ from gnomon.compiler.targets import Target
 from gnomon.runtime import cache as disk
 from gnomon.runtime import codegen, image, library, pool
 from gnomon.runtime.buffer import Buffer
-from gnomon.runtime.device import Executable, Loaded, LoadEvent
+from gnomon.runtime.device import Executable, Loaded, LoadEvent, TextMissing
 
 # ---- the machine
 
@@ -244,9 +243,12 @@ def load(program: Program) -> Loaded:
 
 
 def load_sources(sources: Sequence[Source]) -> tuple[dict[str, int], tuple[LoadEvent, ...]]:
-    """The addresses of all that `sources` define, and how each came into memory."""
+    """The addresses of all that `sources` define, and how each came into memory.
+
+    Raises TextMissing if one that has no text is neither in memory nor in the cache.
+    """
     with _lock:
-        digests = [hashlib.sha256(s.text.encode()).hexdigest() for s in sources]
+        digests = [s.key for s in sources]
         events: dict[str, LoadEvent] = {}
         objects: dict[str, bytes] = {}
         keys: dict[str, str] = {}
@@ -262,6 +264,9 @@ def load_sources(sources: Sequence[Source]) -> tuple[dict[str, int], tuple[LoadE
                     events[digest] = LoadEvent(source.name, "cache", time.perf_counter() - began)
         missing = {d: s for s, d in zip(sources, digests, strict=True) if d in keys and d not in objects}
         if missing:
+            lost = next((s.name for s in missing.values() if not s.text), None)
+            if lost is not None:
+                raise TextMissing(f"The machine code of {lost!r} is not in the cache any more.")
             began = time.perf_counter()
             compiled = compile_sources(list(missing.values()))
             seconds = time.perf_counter() - began

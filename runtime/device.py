@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gnomon.compiler.errors import DeviceError, nearest
+from gnomon.compiler.errors import CompileError, DeviceError, nearest
 from gnomon.compiler.program import Program
 from gnomon.compiler.targets import Target
 from gnomon.runtime.buffer import Buffer
@@ -39,6 +39,10 @@ class LoadEvent:
     source: str
     how: str
     seconds: float = field(default=0.0, compare=False)
+
+
+class TextMissing(CompileError):
+    """Machine code is not in the cache, and there is no text to make it of: the program must be compiled anew."""
 
 
 class Executable(Protocol):
@@ -73,7 +77,9 @@ class Device(Protocol):
         ...
 
     def executable(self, program: Program, variables: Sequence[Buffer]) -> Executable:
-        """`program` with the buffers of its variables, in the order of `program.variables`."""
+        """`program` with the buffers of its variables, in the order of `program.variables`.
+
+        Raises CompileError; TextMissing if the program has no texts and its code is not known."""
         ...
 
     def prepare(self) -> None:

@@ -23,7 +23,7 @@ COMPILER_ORDER = (
     ("errors", "dtypes", "interning", "sizes", "targets"),
     ("graph", "kernel", "program"),
     ("ops",),
-    ("show", "grad", "interpret", "resize", "vectorize", "verify"),
+    ("show", "grad", "interpret", "resize", "vectorize", "verify", "digest"),
     ("passes",),
     ("lowering",),
     ("render",),

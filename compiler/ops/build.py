@@ -187,6 +187,9 @@ def apply(name: str, *values: Any) -> Node:
     fn = SCALAR[name]
     if len(values) != fn.arity:
         raise ShapeError(f"{name} takes {fn.arity} arguments, got {len(values)}")
+    if _are_alike(values) and name not in BOOLEAN and name != "where":
+        if name not in FLOATING or dtypes.is_float(values[0].dtype):
+            return Elementwise(name)(*values)  # nothing to convert or repeat: so it is with most
     operands = values[1:] if name == "where" else values
     dtype = promote(*operands)
     if name in FLOATING and not dtypes.is_float(dtype):
@@ -199,6 +202,12 @@ def apply(name: str, *values: Any) -> Node:
         nodes = [cast(_node(v, dtype), dtype) for v in values]
     shape = broadcast_shapes(*(n.shape for n in nodes))
     return Elementwise(name)(*(broadcast_to(n, shape) for n in nodes))
+
+
+def _are_alike(values: Sequence[Any]) -> bool:
+    """Whether all are nodes of one type."""
+    first = values[0]
+    return isinstance(first, Node) and builtins.all(isinstance(v, Node) and v.type == first.type for v in values)
 
 
 def _node(value: Any, dtype: str) -> Node:

@@ -34,6 +34,9 @@ class LayerState:
         self.remat: Any = None  # what the RematScope that it was made in asks for
 
 
+PLAIN = frozenset({bool, int, float, str, type(None)})
+"""Types of attributes that hold no state: most are of these."""
+
 _change_count = 0
 
 
@@ -68,6 +71,8 @@ class Tracked:
         """Variables, layers, metrics and seed generators in the attributes, each once."""
         seen: set[int] = set()
         for value in list(self.__dict__.values()):
+            if type(value) in PLAIN:
+                continue
             for found in _search(value):
                 if id(found) not in seen and found is not self:
                     seen.add(id(found))

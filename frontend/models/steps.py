@@ -317,7 +317,7 @@ class Predictor:
 
     def _memory(self, arrays: Sequence[np.ndarray], rows: int) -> int:
         """Bytes that a call on so many rows takes."""
-        program = self.function.program
+        program = self.function.executable.program
         sizes = {
             name: arrays[number].shape[axis] if axis else rows
             for name, (number, axis) in zip(program.sizes, program.bindings, strict=True)
