@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 
 class PyDataset:
@@ -51,6 +53,8 @@ def batches_of(data: Any, order: list[int] | None) -> Iterator[Any]:
     processes = getattr(data, "use_multiprocessing", False)
     if workers <= 1 and not (processes and workers):
         return (data[k] for k in numbers)
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor  # slow to import
+
     pool: Executor
     get: Callable[[int], Any]
     if processes:
