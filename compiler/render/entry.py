@@ -28,19 +28,28 @@ class _Entry:
         self.counter = 0
         self.symbols = {s: f"%size{j}" for j, s in enumerate(sizes)}
         self.kernels: dict[str, None] = {}
+        self.functions: list[str] = []  # their lines
+        self.launchers: dict[tuple, str] = {}
+        self.tables: dict[str, str] = {}
 
     def module(self, steps: Sequence[Step]) -> str:
         self.run(steps)
         head = [f'target triple = "{self.target.triple}"'] if self.target.triple else []
         head += [f"declare void @{k}(ptr, ptr, i64, i64)" for k in self.kernels]
+        head += [f"{name} = private unnamed_addr constant {table}" for table, name in self.tables.items()]
+        head += self.functions
         head.append(f"define i32 @{self.name}(ptr %slots, ptr %sizes, ptr %parallel) #0 {{")
-        head.append("entry:")
-        for j, text in enumerate(self.symbols.values()):
-            head.append(f"  %sp{j} = getelementptr i64, ptr %sizes, i64 {j}")
-            head.append(f"  {text} = load i64, ptr %sp{j}, align 8")
-        head.append("  %threaded = icmp ne ptr %parallel, null")
-        tail = ["  ret i32 0", "}", "attributes #0 = { nounwind }"]
+        head += ["entry:", *self.symbol_lines()]
+        tail = ["  ret i32 0", "}", "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }"]
         return "\n".join([*head, *self.allocas, *self.lines, *tail]) + "\n"
+
+    def symbol_lines(self) -> list[str]:
+        """Read all sizes, at the top of a function."""
+        lines = []
+        for j, text in enumerate(self.symbols.values()):
+            lines.append(f"  %sp{j} = getelementptr i64, ptr %sizes, i64 {j}")
+            lines.append(f"  {text} = load i64, ptr %sp{j}, align 8")
+        return lines
 
     def do(self, code: str) -> None:
         self.lines.append(f"  {code}")
@@ -105,33 +114,68 @@ class _Entry:
         return self.emit(f"load i64, ptr {self.slot(k)}, align 8")
 
     def launch(self, s: Launch) -> None:
+        """A call of the function that launches this kernel with these sizes, given the slots it is to run on.
+
+        Layers that are alike share it, and the entry stays short: LLVM takes more than twice as long for a function
+        that is twice as long.
+        """
         self.kernels[s.kernel] = None
-        self.counter += 1
-        n = self.counter
-        table, sizes = f"%table{n}", "%sizes"
-        self.allocas.append(f"  {table} = alloca [{max(1, len(s.buffers))} x ptr], align 16")
-        for k, b in enumerate(s.buffers):
-            place = self.emit(f"getelementptr ptr, ptr {table}, i64 {k}")
-            self.do(f"store ptr {self.slot(b)}, ptr {place}, align 8")
-        if s.sizes:
-            sizes = f"%own{n}"
-            self.allocas.append(f"  {sizes} = alloca [{len(s.sizes)} x i64], align 16")
-            for k, d in enumerate(s.sizes):
-                place = self.emit(f"getelementptr i64, ptr {sizes}, i64 {k}")
-                self.do(f"store i64 {self.size(d)}, ptr {place}, align 8")
-        extent = self.size(s.extent)
-        if s.extent == 1:
-            self.do(f"call void @{s.kernel}(ptr {table}, ptr {sizes}, i64 0, i64 1)")
+        if any(self.slots[b].row is not None for b in s.buffers):
+            buffers = ["ptr %sizes", "ptr %parallel", *(f"ptr {self.slot(b)}" for b in s.buffers)]
+            self.do(f"call void {self.launcher(s, False)}({', '.join(buffers)})")
             return
-        self.do(f"br i1 %threaded, label %many{n}, label %one{n}")
-        self.label(f"many{n}")
-        work = self.size(s.work)
-        self.do(f"call void %parallel(ptr @{s.kernel}, ptr {table}, ptr {sizes}, i64 {extent}, i64 {work})")
-        self.do(f"br label %ran{n}")
-        self.label(f"one{n}")
-        self.do(f"call void @{s.kernel}(ptr {table}, ptr {sizes}, i64 0, i64 {extent})")
-        self.do(f"br label %ran{n}")
-        self.label(f"ran{n}")
+        numbers = ", ".join(f"i64 {b}" for b in s.buffers)
+        table = f"[{len(s.buffers)} x i64] [{numbers}]"
+        known = self.tables.setdefault(table, f"@slots{len(self.tables)}")
+        self.do(f"call void {self.launcher(s, True)}(ptr %slots, ptr %sizes, ptr %parallel, ptr {known})")
+
+    def launcher(self, s: Launch, numbered: bool) -> str:
+        """The name of a function that launches a kernel with the sizes that `s` has, on any buffers: it gets a table of
+        slots' numbers (`numbered`), or the buffers themselves."""
+        count = len(s.buffers)
+        key = (s.kernel, count, s.sizes, s.extent, s.work, numbered)
+        found = self.launchers.get(key)
+        if found is not None:
+            return found
+        name = self.launchers[key] = f"@launch{len(self.launchers)}"
+        outer, self.lines, counter = self.lines, [], self.counter
+        self.counter = 0
+        given = ["ptr %slots", "ptr %sizes", "ptr %parallel", "ptr %numbers"]
+        if not numbered:
+            given = ["ptr %sizes", "ptr %parallel", *(f"ptr %b{k}" for k in range(count))]
+        self.lines = [f"define internal void {name}({', '.join(given)}) #1 {{", "entry:", *self.symbol_lines()]
+        self.do(f"%table = alloca [{max(1, count)} x ptr], align 16")
+        for k in range(count):
+            buffer = f"%b{k}"
+            if numbered:
+                place = self.emit(f"getelementptr i64, ptr %numbers, i64 {k}")
+                place = self.emit(f"getelementptr ptr, ptr %slots, i64 {self.emit(f'load i64, ptr {place}, align 8')}")
+                buffer = self.emit(f"load ptr, ptr {place}, align 8")
+            place = self.emit(f"getelementptr ptr, ptr %table, i64 {k}")
+            self.do(f"store ptr {buffer}, ptr {place}, align 8")
+        sizes = "%sizes"
+        if s.sizes:
+            sizes = "%own"
+            self.do(f"%own = alloca [{len(s.sizes)} x i64], align 16")
+            for k, d in enumerate(s.sizes):
+                place = self.emit(f"getelementptr i64, ptr %own, i64 {k}")
+                self.do(f"store i64 {self.size(d)}, ptr {place}, align 8")
+        if s.extent == 1:
+            self.do(f"call void @{s.kernel}(ptr %table, ptr {sizes}, i64 0, i64 1)")
+        else:
+            extent = self.size(s.extent)
+            threaded = self.emit("icmp ne ptr %parallel, null")
+            self.do(f"br i1 {threaded}, label %many, label %one")
+            self.label("many")
+            work = self.size(s.work)
+            self.do(f"call void %parallel(ptr @{s.kernel}, ptr %table, ptr {sizes}, i64 {extent}, i64 {work})")
+            self.do("ret void")
+            self.label("one")
+            self.do(f"call void @{s.kernel}(ptr %table, ptr {sizes}, i64 0, i64 {extent})")
+        self.do("ret void")
+        self.functions += [*self.lines, "}"]
+        self.lines, self.counter = outer, counter
+        return name
 
     def repeat(self, s: Repeat) -> None:
         self.counter += 1

@@ -126,6 +126,21 @@ def test_equal_row_programs_are_lowered_once(monkeypatch):
     assert len(made) == len(launches(first))
 
 
+def test_layers_that_are_alike_add_a_call_each_to_the_entry():
+    """LLVM takes more than twice as long for a function that is twice as long: it must not hold each launch."""
+    x, w = leaf(1, n, 16), leaf(2, 16, 16)
+    lines = {}
+    for depth in (20, 40):
+        y = x
+        for _ in range(depth):
+            y = build.relu(build.matmul(y, w))
+        fn = check_all([x, w], y, sizes=SIZES[:2])
+        lines[depth] = len(fn.program.sources[-1].text.splitlines())
+    count = len(launches(fn)) // 40
+    assert lines[40] - lines[20] <= 20 * count * 2  # a table of slots and a call
+    assert fn.program.sources[-1].text.count("define internal") <= 3 * count
+
+
 def test_sibling_reductions_share_one_pass():
     x = leaf(1, n, 40)
     fn = check_all([x], build.sum(x, 1), build.sum(build.square(x), 1), build.max(x, 1), build.min(x, 1))
