@@ -7,6 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import RLock
 
 from gnomon.compiler.graph import Op
 from gnomon.compiler.kernel import Buffer, Kernel
@@ -20,8 +21,8 @@ from gnomon.compiler.render import llvm
 from gnomon.compiler.sizes import Dim, product
 from gnomon.compiler.targets import Target
 
-REMEMBERED = 2000
-"""Row programs whose kernels are kept."""
+REMEMBERED = 8 << 20
+"""Characters of text of the kernels that are kept. All else that is kept with them takes about twice as much."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Code:
 
 
 _known: OrderedDict[tuple, tuple[Code, ...]] = OrderedDict()
+_texts = 0  # characters of all their texts
+_lock = RLock()
 
 
 def lower(
@@ -61,15 +64,24 @@ def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) ->
 
 
 def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece]]) -> tuple[Code, ...]:
-    found = _known.get(key)
-    if found is not None:
-        _known.move_to_end(key)
-        return found
+    global _texts
+    with _lock:
+        found = _known.get(key)
+        if found is not None:
+            _known.move_to_end(key)
+            return found
     made = tuple(_rendered(piece, target) for piece in pieces())
-    _known[key] = made
-    if len(_known) > REMEMBERED:
-        _known.popitem(last=False)
+    with _lock:
+        if key not in _known:
+            _known[key] = made
+            _texts += _characters(made)
+        while _texts > REMEMBERED and len(_known) > 1:
+            _texts -= _characters(_known.popitem(last=False)[1])
     return made
+
+
+def _characters(code: Sequence[Code]) -> int:
+    return sum(len(c.source.text) for c in code)
 
 
 def _scheduled(

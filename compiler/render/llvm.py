@@ -53,6 +53,7 @@ from gnomon.compiler.targets import Target
 
 def render(kernel: Kernel, name: str, target: Target) -> str:
     """The module that defines `kernel` as the function `name`."""
+    _forget_many()
     return _Renderer(kernel, name, target).module()
 
 
@@ -1014,6 +1015,14 @@ def _renamed(names: set[Local], k: int, e: Expr) -> Expr | None:
 
 _expansions: dict[Apply, Expr] = {}
 _strides: dict[tuple, tuple[int | None]] = {}
+REMEMBERED = 1000, 10_000
+"""Expansions and strides from which on they are forgotten between two kernels: they hold expressions and sizes."""
+
+
+def _forget_many() -> None:
+    for known, most in zip((_expansions, _strides), REMEMBERED, strict=True):
+        if len(known) > most:
+            known.clear()
 
 
 def _rename_lets(body: tuple[Stmt, ...], k: int):

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,78 @@ def test_it_prints_as_a_table():
     assert text.startswith("memory of a training step of 'sequential")
     assert "bytes  temporaries" in text
     assert text.splitlines()[-1].endswith("bytes  total")
+
+
+# ---- what stays
+
+
+def _small(units=16):
+    model = gnomon.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dense(units, activation="relu"),
+            layers.Dropout(0.2),
+            layers.Dense(3),
+        ]
+    )
+    model.compile("adam", gnomon.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+
+def _rows(n):
+    random = np.random.default_rng(0)
+    return random.random((n, 8, 8, 1), np.float32), random.integers(0, 3, n)
+
+
+@measured
+def test_memory_is_flat_over_training_steps():
+    model, (x, y) = _small(), _rows(32)
+    for k in range(1200):
+        if k == 200:
+            before = _resident()
+        rows = 8 + k // 50 % 24  # other sizes of batches now and then
+        model.train_on_batch(x[:rows], y[:rows])
+    assert _resident() - before < 1 << 20
+
+
+@measured
+def test_memory_is_flat_over_models_that_are_discarded():
+    x, y = _rows(24)
+    for k in range(45):
+        gc.collect()  # what is garbage for a while is no leak
+        if k == 5:
+            before, objects = _resident(), len(gc.get_objects())
+        model = _small()
+        model.fit(x, y, batch_size=8, epochs=1, verbose=0, validation_split=0.25)
+        model.predict(x, verbose=0)
+    del model
+    assert _resident() - before < 2 << 20
+    assert len(gc.get_objects()) - objects < 40 * 10  # an event for each compilation
+
+
+def test_a_discarded_model_is_collected_at_once():
+    x, y = _rows(24)
+    model = _small()
+    model.fit(x, y, verbose=0)
+    weights = [weakref.ref(v) for v in model.weights]
+    arrays = [weakref.ref(v.buffer.array) for v in model.weights]
+    del model
+    gc.collect()
+    assert not any(w() is not None for w in (*weights, *arrays))
+
+
+def test_kernels_of_many_shapes_are_not_all_remembered(monkeypatch):
+    from gnomon.compiler import lower
+    from gnomon.compiler.render import llvm
+
+    monkeypatch.setenv("GNOMON_CACHE", "0")
+    monkeypatch.setattr(lower, "REMEMBERED", 50_000)
+    monkeypatch.setattr(llvm, "REMEMBERED", (10, 10))
+    for units in (7, 9):
+        _small(units).memory(4)
+    assert lower._texts == sum(len(c.source.text) for made in lower._known.values() for c in made)
+    assert lower._texts <= 50_000 or len(lower._known) == 1
+    assert len(llvm._expansions) < 200
