@@ -23,6 +23,7 @@ from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
 from gnomon.events import compiling
 from gnomon.programs import program_for, without_texts
+from gnomon.progress import state_of, told
 from gnomon.runtime.device import TextMissing, device
 from gnomon.tensor import Tensor, node_of
 from gnomon.variable import Variable, variable_of
@@ -210,14 +211,16 @@ class Function:
                 graph.name, graph.inputs, graph.outputs, updates, graph.repeat, prepare=watch is None
             )
             self._looked: tuple[Program, Stages] | None = None
-            if watch is None:
-                program = program_for(self._request, self.device.target(), Stages())
-            else:
-                program = self.program
-            try:
-                self.executable = self._load(program)
-            except TextMissing:
-                self.executable = self._load(self.program)
+            stages = Stages()
+            with told(graph.name, lambda: state_of(stages)):
+                if watch is None:
+                    program = program_for(self._request, self.device.target(), stages)
+                else:
+                    program = self.program
+                try:
+                    self.executable = self._load(program)
+                except TextMissing:
+                    self.executable = self._load(self.program)
             event.loaded(self.executable)
         if watch is not None:
             self.executable = watch.executable(self.executable)

@@ -172,18 +172,36 @@ def checking() -> bool:
 def compile_sources(sources: Sequence[Source]) -> list[bytes]:
     """An object file for each source. Raises CompileError naming the source that LLVM does not take."""
     processes = _processes(sources)
-    if processes:
-        from gnomon.runtime import workers  # subprocess is slow to import, and only compiling needs it
+    _made[:] = 0, len(sources)
+    try:
+        if processes:
+            from gnomon.runtime import workers  # subprocess is slow to import, and only compiling needs it
 
-        if workers.available():
-            return workers.compile_sources(sources, processes, checking())
-    objects = []
-    for source in sources:
-        try:
-            objects.append(codegen.compile_object(source.text, checking()))
-        except RuntimeError as error:
-            raise compile_error(source, str(error)) from None
-    return objects
+            if workers.available():
+                return workers.compile_sources(sources, processes, checking())
+        objects = []
+        for source in sources:
+            try:
+                objects.append(codegen.compile_object(source.text, checking()))
+            except RuntimeError as error:
+                raise compile_error(source, str(error)) from None
+            count_made()
+        return objects
+    finally:
+        _made[:] = 0, 0
+
+
+_made = [0, 0]
+
+
+def count_made() -> None:
+    """One more of the sources that are being compiled is done."""
+    _made[0] += 1
+
+
+def made() -> tuple[int, int]:
+    """How many of how many sources are compiled; (0, 0) while none are being compiled."""
+    return _made[0], _made[1]
 
 
 def _processes(sources: Sequence[Source]) -> int:

@@ -117,6 +117,7 @@ def compile_sources(sources: Sequence[Source], processes: int, check: bool) -> l
                 if done is None:
                     raise CompileError(f"The process that was to compile {sources[i].name!r} ended at once.")
                 results[i] = done
+                cpu.count_made()
         except BaseException as error:
             failures.append(error)
         finally:
