@@ -145,7 +145,8 @@ def opened() -> Iterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-            "--no-first-run", "--window-size=1500,900", "--disable-background-networking", f"--user-data-dir={profile}", "about:blank",
+            "--no-first-run", "--window-size=1500,900", "--disable-background-networking",
+            f"--user-data-dir={profile}", "about:blank",
         ]  # fmt: skip
         process = subprocess.Popen(
             [browser(), *options],

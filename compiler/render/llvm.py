@@ -1020,9 +1020,11 @@ REMEMBERED = 1000, 10_000
 
 
 def _forget_many() -> None:
-    for known, most in zip((_expansions, _strides), REMEMBERED, strict=True):
-        if len(known) > most:
-            known.clear()
+    expansions, strides = REMEMBERED
+    if len(_expansions) > expansions:
+        _expansions.clear()
+    if len(_strides) > strides:
+        _strides.clear()
 
 
 def _rename_lets(body: tuple[Stmt, ...], k: int):
