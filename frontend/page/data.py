@@ -17,6 +17,7 @@ from gnomon.compiler import dtypes, program, show
 from gnomon.compiler.graph import Node, TensorType, origins, walk
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.elementwise import Elementwise
+from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.sizes import Dim, FloorDiv, Max, Size, product
 
@@ -76,6 +77,7 @@ class _Collector:
         self.numbers: dict[Node, int] = {}
         self.row: dict[Node, int] = {}  # before they are put in order
         self.depth: dict[Node, int] = {}
+        self.own: dict[Node, bool] = {}  # whether a node depends on inputs or variables
 
     def run(self) -> dict[str, Any]:
         stages = self._stages()
@@ -183,12 +185,19 @@ class _Collector:
             self.ops.number(label, [type(node.op).__name__, label]),
             self.types.number(str(node.type)),
             [self.numbers[x] for x in node.inputs],
-            [self._origin(o) for o in origins(node)],
+            [self._origin(o) for o in self._owners(node)],
             self._formula(bytes_of(node)) if simple else -1,
             self._formula(arithmetic_of(node)) if simple else -1,
             self.depth[node],
             texts,
         ]
+
+    def _owners(self, node: Node) -> tuple[Any, ...]:
+        """Where a node was made; nowhere if it is the same in all models: others that live have made it, too."""
+        if node not in self.own:
+            for n in walk([node], stop=self.own.__contains__):
+                self.own[n] = isinstance(n.op, Input) or any(self.own[x] for x in n.inputs)
+        return tuple(origins(node)) if self.own[node] else ()
 
     def _origin(self, origin: Any) -> int:
         code = linecache.getline(origin.file, origin.line).strip() if origin.file else ""
