@@ -70,6 +70,8 @@ class Zeros(Initializer):
     def __call__(self, shape, dtype=None):
         return np.zeros(tuple(shape), _numpy(dtype)).view(Array)
 
+    __call__.gives_zeros = True  # type: ignore[attr-defined]  # so that a Variable need not ask for them
+
 
 class Ones(Initializer):
     """1 everywhere."""

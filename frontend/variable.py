@@ -53,8 +53,10 @@ class Variable(Tensor):
             if shape is None:
                 raise ShapeError("a Variable made by an initializer function needs a shape")
             dtype = dtypes.canonical(dtype or "float32")
-            value = np.asarray(initializer(tuple(shape), dtype=dtype))
+            zero = getattr(type(initializer).__call__, "gives_zeros", False)
+            value = _zeros(tuple(shape), dtype) if zero else np.asarray(initializer(tuple(shape), dtype=dtype))
         else:
+            zero = False
             value = np.asarray(initializer)
             if dtype is None:
                 known = isinstance(initializer, (np.ndarray, np.generic, Tensor)) and value.dtype != np.float64
@@ -67,8 +69,9 @@ class Variable(Tensor):
         self.autocast, self.aggregation, self.path = autocast, aggregation, self.name
         self.default_update: Node | None = None
         self.initializer = initializer if callable(initializer) else None
-        self.buffer = Buffer(value.shape, dtype)
-        self.buffer.set(value.astype(dtypes.named(dtype).numpy, copy=False))
+        self.buffer = Buffer(value.shape, dtype)  # zeroed by the system, which gives its pages when they are first used
+        if not zero:
+            self.buffer.set(value.astype(dtypes.named(dtype).numpy, copy=False))
         _variables[self.node] = self
 
     def __gnomon_node__(self) -> Node:
@@ -127,6 +130,11 @@ class Variable(Tensor):
 
     def __repr__(self) -> str:
         return f"<Variable {self.path} {self.node.type}>"
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), dtypes.named(dtype).numpy), shape)
 
 
 _variables = WeakValueDictionary()
