@@ -102,7 +102,10 @@ class Page:
             raise RuntimeError(f"still not so: {condition}")
 
     def click(self, selector: str, containing: str = "") -> None:
-        """A real click in the middle of the first element that fits and whose text contains `containing`."""
+        """A real click in the middle of the first element that fits and whose text contains `containing`, once there is
+        one."""
+        fits = f"[...document.querySelectorAll({json.dumps(selector)})]"
+        self.wait(f"{fits}.some(e => e.textContent.includes({json.dumps(containing)}))")
         found = self.run(f"""(() => {{
             const fits = [...document.querySelectorAll({json.dumps(selector)})];
             const e = fits.find(e => e.textContent.includes({json.dumps(containing)}));

@@ -2,6 +2,9 @@
 
 const BOX = { width: 178, height: 40, across: 20, down: 26 };
 
+/** Of all edges together, between the boxes they lead past. */
+const PLACES = 6000;
+
 /** Boxes and the curves between them: ranks by longest path, few crossings, neighbours above one another. */
 class Layout {
   constructor(count, edges) {
@@ -9,19 +12,25 @@ class Layout {
     for (const [a, b] of [...edges].sort((p, q) => p[0] - q[0])) rank[b] = Math.max(rank[b], rank[a] + 1);
     // an edge over several ranks has a place of its own in each
     this.places = Array.from({ length: count }, (_, k) => ({ box: k, rank: rank[k], up: [], down: [] }));
-    this.chains = edges.map(([a, b]) => {
+    const span = ([a, b]) => rank[b] - rank[a];
+    let room = PLACES;
+    this.chains = [];
+    this.far = [];  // edges with no place between: drawn when one of their ends is chosen
+    for (const [a, b] of [...edges].sort((p, q) => span(p) - span(q))) {
+      room -= span([a, b]) - 1;
       const chain = [a];
-      for (let r = rank[a] + 1; r < rank[b]; r++) {
+      for (let r = rank[a] + 1; room >= 0 && r < rank[b]; r++) {
         this.places.push({ box: -1, rank: r, up: [], down: [] });
         chain.push(this.places.length - 1);
       }
       chain.push(b);
+      (room >= 0 ? this.chains : this.far).push(chain);
+      if (room < 0) continue;
       for (let k = 1; k < chain.length; k++) {
         this.places[chain[k]].up.push(chain[k - 1]);
         this.places[chain[k - 1]].down.push(chain[k]);
       }
-      return chain;
-    });
+    }
     this.ranks = [];
     this.places.forEach((p, k) => (this.ranks[p.rank] ??= []).push(k));
     this._order();
@@ -215,7 +224,7 @@ class Graph {
     for (const chain of this.layout.chains) if (seen(chain) && !near(chain)) lines(chain);
     c.strokeStyle = colour("--accent");
     c.lineWidth *= 1.8;
-    for (const chain of this.layout.chains) if (seen(chain) && near(chain)) lines(chain);
+    for (const chain of [...this.layout.chains, ...this.layout.far]) if (seen(chain) && near(chain)) lines(chain);
     const readable = scale > 0.3;
     this.boxes.forEach((box, k) => {
       const p = this.layout.places[k];
