@@ -114,6 +114,10 @@ class _Plan:
     def __init__(self, request, outputs, updates, stored, groups):
         self.request, self.outputs, self.updates = request, outputs, updates
         self.stored, self.groups = set(stored), groups
+        self.old = {v for _, v in updates}  # among them variables whose old value another one gets
+        self.stored_in: dict[Node, list[Node]] = {}  # the variables that get a value
+        for p, v in updates:
+            self.stored_in.setdefault(v, []).append(p)
         self.slots: list[Slot] = []
         self.slot_of: dict[Node, int] = {}  # where a node's value is
         self.steps: list[Step] = []
@@ -237,20 +241,22 @@ class _Plan:
     def _may_overwrite(self, parameter: Node, value: Node) -> bool:
         """Whether `value` can be written over `parameter`: whoever else reads the old value can run before."""
         group = self.of.get(value)
-        if group is None or group.special or parameter in self.outputs or any(v is parameter for _, v in self.updates):
+        if group is None or group.special or parameter in self.outputs or parameter in self.old:
             return False
         others = [g for g in self.readers.get(parameter, ()) if g is not group]
-        if any(group.number in g.after for g in others):
+        if any(g.runs_after(group) for g in others):
             return False
         own = outer_index(value.shape)
         for m in group.members:
             for place in self.accesses.of(m).get(parameter, ()):
                 if place != own or m.shape != value.shape or len(group.members) > 1 and group.rank != value.rank:
                     return False
-        before = {g.number for g in others} | {k for g in others for k in g.after}
-        for g in self.groups:
-            if g is group or group.number in g.after:
-                g.after |= before - {g.number}
+        before = 0
+        for g in others:
+            before |= g.through
+        for g in self.groups if before & ~group.after else ():
+            if g is group or g.runs_after(group):
+                g.after |= before
         return True
 
     def _memory(self, node: Node, kind: str = "temporary") -> None:
@@ -283,7 +289,9 @@ class _Plan:
                 self._memory(m, "kept" if kept else "temporary")
         while True:
             names = self._names(group)
-            overwritten = {p: v for p, v in self.updates if v in names and self.slot_of[v] == self.slot_of[p]}
+            overwritten = {
+                p: v for v in names for p in self.stored_in.get(v, ()) if self.slot_of[v] == self.slot_of[p]
+            }
             try:
                 rows = emit(group, names, self.stored, overwritten)
                 break

@@ -10,7 +10,7 @@ is emitted: one that is read only where it is made stays in registers, one read 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gnomon.compiler.graph import Item, Node, TensorType, walk
@@ -43,14 +43,26 @@ VIEWS = (Reshape, Transpose, Slice, Broadcast, Equate, Patches, StopGradient)
 
 @dataclass(eq=False)
 class Group:
-    """Members that one kernel computes, in order. `rank` outer axes are shared by all of them."""
+    """Members that one kernel computes, in order. `rank` outer axes are shared by all of them.
+
+    after   the groups that must run before, directly or not: bit k is set for number k. In a network of hundreds of
+            layers these are millions of pairs, which numbers of some thousand bits hold and unite quickly
+    """
 
     members: list[Node] = field(default_factory=list)
     rank: int = 0
     contract: Node | None = None
     special: bool = False
     number: int = 0
-    after: set[int] = field(default_factory=set)  # groups that must run before, directly or not
+    after: int = 0
+
+    def runs_after(self, other: Group) -> bool:
+        return bool(self.after >> other.number & 1)
+
+    @property
+    def through(self) -> int:
+        """The group and all that must run before it, as `after` has them."""
+        return self.after | 1 << self.number
 
     def __repr__(self) -> str:
         return f"group {self.number} of rank {self.rank}: " + ", ".join(repr(m.op) for m in self.members)
@@ -249,21 +261,24 @@ def make_groups(stored: Sequence[Node]) -> list[Group]:
     users = Counter(x for found in reads.values() for x in found)
     groups: list[Group] = []
     of: dict[Node, Group] = {}
-
-    def depends(a: Group, b: Group) -> bool:
-        """Whether a runs after b."""
-        return b.number in a.after
+    awaited = 0  # groups that others run after
 
     def join(node: Node, group: Group) -> None:
+        nonlocal awaited
         group.members.append(node)
         of[node] = group
-        before = {of[x].number for x in reads[node] if x in of and of[x] is not group}
-        for k in list(before):
-            before |= groups[k].after
+        before = 0
+        for x in reads[node]:
+            if x in of and of[x] is not group:
+                before |= of[x].through
+        if not before & ~group.after:
+            return
         group.after |= before
-        for other in groups:
-            if group.number in other.after:
-                other.after |= group.after
+        if awaited >> group.number & 1:
+            for other in groups:
+                if other.runs_after(group):
+                    other.after |= group.after
+        awaited |= before
 
     for node in stored:
         chosen = None
@@ -275,10 +290,10 @@ def make_groups(stored: Sequence[Node]) -> list[Group]:
                 if group.special or is_big(node):
                     continue
                 others = [of[x] for x in reads[node] if x in of and of[x] is not group]
-                if any(depends(o, group) for o in others):
+                if any(o.runs_after(group) for o in others):
                     continue  # something between the two must run first
                 if group.rank == 0 and any(users[m] > MANY for m in group.members):
-                    if not all(depends(group, o) for o in others):
+                    if not all(group.runs_after(o) for o in others):
                         continue  # a learning rate that all updates read would come after the first gradient
                 rank = _joined_rank(node, group, reads, accesses)
                 if rank is None:
@@ -359,25 +374,44 @@ def _tiny(node: Node) -> bool:
     return isinstance(total, int) and total <= 4096
 
 
+class Waiting:
+    """Which groups can run: each waits for the last of those before it that have not run yet."""
+
+    def __init__(self, groups: Sequence[Group]):
+        self.after = {g.number: g.after for g in groups}  # not by place: what comes here may be ordered already
+        self.done = 0
+        self.for_: dict[int, list[int]] = {}
+
+    def ready(self, numbers: Iterable[int]) -> list[int]:
+        """Those of `numbers` that can run now. The others will be among what `ran` gives."""
+        found = []
+        for k in numbers:
+            rest = self.after[k] & ~self.done
+            if rest:
+                self.for_.setdefault(rest.bit_length() - 1, []).append(k)
+            else:
+                found.append(k)
+        return found
+
+    def ran(self, number: int) -> list[int]:
+        """A group has run: the groups that can run now and could not before."""
+        self.done |= 1 << number
+        return self.ready(self.for_.pop(number, ()))
+
+
 def ordered(groups: list[Group]) -> list[Group]:
     """Groups so that each comes after those it depends on; among the ready ones, the oldest first."""
     import heapq
 
-    numbered = {g.number: g for g in groups}  # not their places: what comes here may be ordered already
-    waiting = {g.number: set(g.after) for g in groups}
-    users: dict[int, list[int]] = {g.number: [] for g in groups}
-    for g in groups:
-        for k in g.after:
-            users[k].append(g.number)
-    ready = [g.number for g in groups if not waiting[g.number]]
+    numbered = {g.number: g for g in groups}
+    waiting = Waiting(groups)
+    ready = waiting.ready(numbered)
     heapq.heapify(ready)
     order = []
     while ready:
         k = heapq.heappop(ready)
         order.append(numbered[k])
-        for u in users[k]:
-            waiting[u].discard(k)
-            if not waiting[u]:
-                heapq.heappush(ready, u)
+        for u in waiting.ran(k):
+            heapq.heappush(ready, u)
     assert len(order) == len(groups), "groups depend on each other"
     return order

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Item, Node, TensorType
-from gnomon.compiler.lowering.fuse import Group, is_external
+from gnomon.compiler.lowering.fuse import Group, Waiting, is_external
 from gnomon.compiler.ops.remat import After
 from gnomon.compiler.sizes import Dim, evaluate, product, symbols
 
@@ -50,20 +50,16 @@ def scheduled(groups: Sequence[Group], readers: Mapping[Node, set[Group]], place
             reads[k].append(node)
             if len(users) == 1:
                 growth[k] -= size[node]
-    waiting = {g.number: set(g.after) for g in groups}
-    followers: dict[int, list[int]] = {k: [] for k in numbered}
-    for g in groups:
-        for k in g.after:
-            followers[k].append(g.number)
+    waiting = Waiting(groups)
     at_once: list[int] = []
     ready: list[int] = []
 
     def enter(k: int) -> None:
         heapq.heappush(at_once if growth[k] <= 0 else ready, k)
 
-    for k in numbered:
-        if not waiting[k]:
-            enter(k)
+    started = set(waiting.ready(numbered))
+    for k in started:
+        enter(k)
     order: list[Group] = []
     done: set[int] = set()
     while at_once or ready:
@@ -78,12 +74,11 @@ def scheduled(groups: Sequence[Group], readers: Mapping[Node, set[Group]], place
             if len(users) == 1:
                 (last,) = users
                 growth[last] -= size[node]
-                if not waiting[last] and growth[last] <= 0:
+                if last in started and growth[last] <= 0:
                     heapq.heappush(at_once, last)
-        for f in followers[k]:
-            waiting[f].discard(k)
-            if not waiting[f]:
-                enter(f)
+        for f in waiting.ran(k):
+            started.add(f)
+            enter(f)
     assert len(order) == len(groups), "groups depend on each other"
     return order
 
