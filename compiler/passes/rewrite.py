@@ -50,20 +50,25 @@ class Rules:
     def __call__(self, roots: Sequence[Node]) -> list[Node]:
         """`roots` with the rules applied until none has anything to say."""
         roots = list(roots)
+        settled: set[Node] = set()  # nodes that no rule has anything to say about: they look at nothing else
         for _ in range(ROUNDS):
-            new = self._once(roots)
+            new = self._once(roots, settled)
             if all(a is b for a, b in zip(new, roots, strict=True)):
                 break
             roots = new
         return roots
 
-    def _once(self, roots: Sequence[Node]) -> list[Node]:
+    def _once(self, roots: Sequence[Node], settled: set[Node]) -> list[Node]:
         done: dict[Node, Node] = {}
         for node in walk(roots):
-            inputs = tuple(done[x] for x in node.inputs)
+            inputs = tuple([done[x] for x in node.inputs])
+            same = inputs == node.inputs  # nodes are equal if they are the same
+            if same and (node in settled or type(node.op) not in self.by_class):
+                done[node] = node
+                continue
             with inherit(node):
-                new = node if all(a is b for a, b in zip(inputs, node.inputs, strict=True)) else Node(node.op, inputs)
-                done[node] = self._settle(new)
+                made = done[node] = self._settle(node if same else Node(node.op, inputs))
+            settled.add(made)
         return [done[r] for r in roots]
 
     def _settle(self, node: Node) -> Node:
