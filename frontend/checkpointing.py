@@ -18,7 +18,6 @@ from gnomon.compiler.graph import Node
 from gnomon.compiler.ops.remat import checkpointed
 from gnomon.tensor import Tensor, is_symbolic, node_of
 from gnomon.utils import tree
-from gnomon.variable import is_tracing
 
 MODES = ("full", "activations", "larger_than", "list_of_layers", None)
 _scope: ContextVar[RematMode | None] = ContextVar("remat", default=None)
@@ -80,11 +79,9 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f, updated=())
     def rematerialized(*args: Any, **kwargs: Any) -> Any:
-        given = [x for x in tree.flatten([list(args), kwargs]) if is_symbolic(x)]
-        if not given and not is_tracing():
-            return f(*args, **kwargs)
+        given = [node_of(x) for x in tree.flatten([list(args), kwargs]) if is_symbolic(x)]
         newest = Node._count
-        return _checkpointed(f(*args, **kwargs), [node_of(x) for x in given], newest)
+        return _checkpointed(f(*args, **kwargs), given, newest)
 
     return rematerialized
 
@@ -95,6 +92,8 @@ checkpoint = remat
 def _checkpointed(outputs: Any, arguments: list[Node], newest: int) -> Any:
     leaves = tree.flatten(outputs)
     tensors = [x for x in leaves if isinstance(x, Tensor)]
+    if not tensors:
+        return outputs  # of arrays, computed at once
     made = iter(checkpointed([node_of(x) for x in tensors], arguments, newest))
     return tree.pack_sequence_as(outputs, [_same(x, next(made)) if isinstance(x, Tensor) else x for x in leaves])
 

@@ -78,12 +78,14 @@ def without_waiting(outputs: Sequence[Node], leaves: Iterable[Node]) -> list[Nod
 class Checkpoint(Op):
     """The results of a computation, of which the gradient keeps nothing but what went into it.
 
-    Inputs: the `count` tensors that it takes, then its results, of which each is made of those and of constants.
+    Inputs: the `count` tensors that it takes, then its results, of which each is made of those and of constants. The
+    last `lasting` of what it takes are there at any time, such as weights: they need not be waited for.
     result: a tuple of the results
     Chen, Xu, Zhang, Guestrin 2016, "Training deep nets with sublinear memory cost", section 3; each is one segment.
     """
 
     count: int
+    lasting: int = 0
 
     def infer(self, *types):
         assert all(isinstance(t, TensorType) for t in types), types
@@ -95,11 +97,12 @@ class Checkpoint(Op):
     def grad(self, g, out, *inputs):
         """The derivative of the results as they are made again of their inputs, once their gradients are there."""
         operands, results = inputs[: self.count], inputs[self.count :]
+        passing = operands[: self.count - self.lasting]
         given = [k for k, gk in enumerate(g) if gk is not None]
         incoming = [g[k] for k in given]
         again: dict[Node, Node] = {}  # what stands for an operand -> the operand, when its time has come
         change: dict[Node, Node] = {}
-        for x in (*operands, *_states([results[k] for k in given], operands)):
+        for x in (*passing, *_states([results[k] for k in given], operands, passing)):
             later = after(x, incoming)
             if later is not x and x not in change:
                 change[x] = fresh_input("operand", x.type)
@@ -117,14 +120,12 @@ class Checkpoint(Op):
         return self(*inputs[: self.count], *(x if m else build.repeat_first(x, size) for x, m in results))
 
 
-def _states(results: Sequence[Node], operands: Sequence[Node]) -> list[Node]:
-    """What random bits are made of that depend on no operand but variables: the bits would be kept, for they are the
+def _states(results: Sequence[Node], operands: Sequence[Node], passing: Sequence[Node]) -> list[Node]:
+    """What random bits are made of that depend on no operand but lasting ones: the bits would be kept, for they are the
     same when they are made again."""
-    fixed = {x for x in operands if not isinstance(x.op, Parameter)}
-    order = walk(results, stop=fixed.__contains__)
-    moved = set(fixed)
+    moved = set(passing)
     found: dict[Node, None] = {}
-    for node in order:
+    for node in walk(results, stop=set(operands).__contains__):
         if any(x in moved for x in node.inputs):
             moved.add(node)
         elif isinstance(node.op, RandomBits):
@@ -133,8 +134,8 @@ def _states(results: Sequence[Node], operands: Sequence[Node]) -> list[Node]:
 
 
 def checkpointed(results: Sequence[Node], arguments: Iterable[Node], newest: int) -> list[Node]:
-    """`results` so that their gradients keep nothing but what the computation took: its arguments, variables, and what
-    data besides was there before it began.
+    """`results` so that their gradients keep nothing but what the computation took: its arguments, variables and other
+    leaves, and what was computed of data before it began.
 
     newest   the serial number of the last node that was there before
     """
@@ -145,9 +146,11 @@ def checkpointed(results: Sequence[Node], arguments: Iterable[Node], newest: int
         new = node.serial > newest and not (isinstance(node.op, Item) and node.inputs[0] in data)
         if node in taken or isinstance(node.op, Parameter):
             continue
-        if new or any(x in taken or x in made for x in node.inputs):
+        if isinstance(node.op, Input):  # the leaf of a variable inside a loop may be as new as what reads it
+            data.add(node)
+        elif new or any(x in taken or x in made for x in node.inputs):
             made.add(node)
-        elif isinstance(node.op, Input) or any(x in data for x in node.inputs):
+        elif any(x in data for x in node.inputs):
             data.add(node)
 
     def is_taken(node: Node) -> bool:
@@ -155,7 +158,11 @@ def checkpointed(results: Sequence[Node], arguments: Iterable[Node], newest: int
 
     wrapped = [k for k, r in enumerate(results) if not is_taken(r) and dtypes.is_float(r.dtype)]
     operands = [n for n in walk([results[k] for k in wrapped], stop=is_taken) if is_taken(n)]
-    whole = Checkpoint(len(operands))(*operands, *(results[k] for k in wrapped))
+    lasting = [x for x in operands if isinstance(x.op, Parameter) or (isinstance(x.op, Input) and x not in taken)]
+    if len(lasting) == len(operands):  # it has no arguments: leaves must wait, or nothing would be computed again
+        lasting = [x for x in operands if isinstance(x.op, Parameter)]
+    operands = [*(x for x in operands if x not in set(lasting)), *lasting]
+    whole = Checkpoint(len(operands), len(lasting))(*operands, *(results[k] for k in wrapped))
     item = {k: Item(place)(whole) for place, k in enumerate(wrapped)}
     return [item.get(k, r) for k, r in enumerate(results)]
 

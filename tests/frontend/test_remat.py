@@ -90,6 +90,58 @@ def test_memory_of_deep_networks_grows_with_blocks_not_layers():
     assert temporaries(16, 1) > 16 * one
 
 
+class _Block(layers.Layer):
+    """A layer of one's own: with layers inside, and a loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = layers.Dense(8, activation="relu"), layers.Dense(8)
+
+    def call(self, x):
+        self.add_loss(0.01 * ops.mean(x * x))
+        return x + self.outer(self.inner(x))
+
+
+def _attention():
+    x = inputs = layers.Input((12, 8))
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4, dropout=0.1, seed=3)(x, x))
+    return gnomon.Model(inputs, layers.GlobalAveragePooling1D()(x))
+
+
+SEQUENCES = random.standard_normal((4, 12, 8)).astype("float32")
+
+
+@pytest.mark.parametrize("mode", ["full", "activations"])
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (lambda: gnomon.Sequential([layers.LSTM(6, return_sequences=True, dropout=0.2, seed=1), layers.LSTM(8)]),
+         SEQUENCES),
+        (lambda: gnomon.Sequential([layers.Bidirectional(layers.GRU(4))]), SEQUENCES),
+        (lambda: gnomon.Sequential([layers.Embedding(20, 8, mask_zero=True), layers.SimpleRNN(8)]),
+         random.integers(0, 20, (4, 10))),
+        (_attention, SEQUENCES),
+        (lambda: gnomon.Sequential([_Block(), _Block(), layers.Dense(8, activity_regularizer="l2",
+                                                                     kernel_regularizer="l1")]), SEQUENCES[:, 0]),
+        (lambda: gnomon.Sequential([layers.TimeDistributed(layers.Dense(8, "tanh")), layers.GlobalMaxPooling1D()]),
+         SEQUENCES),
+        (lambda: gnomon.Sequential([layers.SpectralNormalization(layers.Dense(8, "relu"))]), SEQUENCES[:, 0]),
+    ],
+    ids=["lstm", "bidirectional", "mask", "attention", "own", "distributed", "spectral"],
+)  # fmt: skip
+def test_layers_of_all_kinds_learn_the_same(make, x, mode):
+    y = np.linspace(-1, 1, 32, dtype="float32").reshape(4, 8)
+    losses = []
+    for scope in (None, mode):
+        gnomon.utils.set_random_seed(0)
+        with gnomon.RematScope(scope):
+            model = make()
+        model.compile(gnomon.optimizers.SGD(0.1), "mse")
+        losses.append([model.train_on_batch(x, y) for _ in range(3)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
+    assert losses[0][2] < losses[0][0]
+
+
 # ---- functions
 
 
@@ -203,6 +255,15 @@ def test_what_is_taken_from_outside_gets_its_gradient():
         x = np.array([1, 2])
         np.testing.assert_allclose(found[0], np.cos(x * e) * e * e, rtol=1e-5)
         np.testing.assert_allclose(found[1], (np.cos(x * e) * x * e + np.sin(x * e)) * e, rtol=1e-5)
+
+
+def test_without_arguments_what_it_reads_is_what_it_took():
+    a = gnomon.vector("a", dtype="float32")
+    cost = ops.sum(gnomon.remat(lambda: ops.sin(a) * a)())
+    (found,) = gnomon.grad(cost, [a])
+    assert any(isinstance(n.op, After) for n in walk([found.node]))
+    x = np.float32([0.5, 2])
+    np.testing.assert_allclose(gnomon.function([a], found)(x), np.cos(x) * x + np.sin(x), rtol=1e-5)
 
 
 def test_arrays_are_computed_at_once():
