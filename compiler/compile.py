@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
-from gnomon.compiler.kernel import Buffer, Kernel
+from gnomon.compiler.kernel import Buffer
 from gnomon.compiler.lower import Code, lower, lower_op
 from gnomon.compiler.lowering import loops
-from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, RowProgram, emit
+from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
@@ -40,53 +40,9 @@ from gnomon.compiler.program import (
 )
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render.entry import render_entry
+from gnomon.compiler.request import Lowered, Request, Stages
 from gnomon.compiler.sizes import Dim, Size, Symbol, maximum, non_negative, product, symbol
 from gnomon.compiler.targets import Target
-
-
-@dataclass
-class Request:
-    """What is to be compiled.
-
-    inputs     leaves in the caller's order
-    outputs    nodes in the caller's order
-    updates    (parameter, new value) pairs: all values are computed from the old state, then stored
-    repeat     (counter, count): run the whole graph `count` times, `counter` (a leaf, int64) being 0, 1, 2 …; outputs
-               are those of the last round
-    prepare    keep what depends on nothing but variables and constants from call to call, until a variable changes
-    """
-
-    name: str
-    inputs: Sequence[Node]
-    outputs: Sequence[Node]
-    updates: Sequence[tuple[Node, Node]] = ()
-    repeat: tuple[Node, Dim] | None = None
-    prepare: bool = False
-
-
-@dataclass
-class Lowered:
-    """A group as it was lowered: its nodes, its launches in order, and the nodes whose values the slots hold that they
-    read and write."""
-
-    nodes: list[Node]
-    reads: list[tuple[int, Node]]
-    writes: list[tuple[int, Node]]
-    launches: list[Launch] = field(default_factory=list)
-
-
-@dataclass
-class Stages:
-    """What the pipeline went through, for people: each stage as it was."""
-
-    graph: list[Node] = field(default_factory=list)
-    passes: list[tuple[str, list[Node]]] = field(default_factory=list)  # the graph after each pass
-    simplified: list[Node] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
-    rows: list[tuple[str, RowProgram]] = field(default_factory=list)
-    kernels: dict[str, Kernel] = field(default_factory=dict)
-    nodes: dict[str, list[Node]] = field(default_factory=dict)  # what each kernel computes
-    lowered: list[Lowered] = field(default_factory=list)
 
 
 def compile(request: Request, target: Target, stages: Stages | None = None) -> Program:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.errors import DataError, GraphError
 from gnomon.compiler.graph import Node, TensorType, walk
 from gnomon.compiler.interpret import bind, evaluate_graph
@@ -19,10 +18,11 @@ from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input, Parameter, key_of, size_of
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.program import Program
+from gnomon.compiler.request import Request, Stages
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
 from gnomon.events import compiling
-from gnomon.programs import program_for, without_texts
+from gnomon.programs import compile, program_for, without_texts
 from gnomon.progress import state_of, told
 from gnomon.runtime.device import TextMissing, device
 from gnomon.tensor import Tensor, node_of

@@ -19,12 +19,12 @@ from typing import Any
 from gnomon import __version__, compiler
 from gnomon.compiler import program as forms
 from gnomon.compiler import sizes
-from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.digest import Digest, digest
 from gnomon.compiler.errors import GnomonError
 from gnomon.compiler.graph import Origin, numbered_origins, user_line, with_origins
 from gnomon.compiler.ops.leaves import Input, key_of
 from gnomon.compiler.program import Branch, Launch, Prepare, Program, Repeat, Step
+from gnomon.compiler.request import Request, Stages
 from gnomon.compiler.targets import Target
 from gnomon.runtime import cache as disk
 
@@ -55,6 +55,13 @@ def program_for(request: Request, target: Target, stages: Stages) -> Program:
         return compile(request, target, Stages())  # whose message has the names of layers, not their numbers
     disk.put(key, f"program {request.name}", _written(program, made_of, len(known)))
     return _with_places(program, _names(made_of, len(known)))
+
+
+def compile(request: Request, target: Target, stages: Stages) -> Program:
+    """The compiler, which is loaded when there is something to compile."""
+    from gnomon.compiler.compile import compile as compiled
+
+    return compiled(request, target, stages)
 
 
 def without_texts(program: Program) -> Program:
@@ -154,4 +161,4 @@ def _with_places(program: Program, names: list[str]) -> Program:
     return replace(program, steps=placed(program.steps), checks=checks)
 
 
-__all__ = ["program_for", "without_texts"]
+__all__ = ["compile", "program_for", "without_texts"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from gnomon import config
-from gnomon.compiler.compile import Stages
+from gnomon.compiler.request import Stages
 from gnomon.runtime import cpu
 
 AFTER, EVERY = 2.0, 0.5

@@ -27,7 +27,7 @@ COMPILER_ORDER = (
     ("passes",),
     ("lowering",),
     ("render",),
-    ("lower",),
+    ("lower", "request"),
     ("compile", "aot"),
 )
 LEVEL = {name: level for level, names in enumerate(COMPILER_ORDER) for name in names}

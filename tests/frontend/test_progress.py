@@ -9,7 +9,7 @@ import pytest
 
 import gnomon
 from gnomon import ops, programs, progress
-from gnomon.compiler.compile import Stages
+from gnomon.compiler.request import Stages
 from gnomon.runtime import cpu
 
 
