@@ -4,8 +4,8 @@
     python benchmarks/compiling.py 50 resnet50
 
 Every measurement is a process of its own: the first of each network with an empty cache, the second with what the first
-left in it. `traced` is what calls of layers, gradients, the optimizer and one step take, `program` all from the graph to
-code in memory.
+left in it. `traced` is what calls of layers, gradients, the optimizer and one step take, `program` all from the graph
+to code in memory.
 """
 
 from __future__ import annotations
