@@ -98,12 +98,10 @@ class _Reader(pickle.Unpickler):
     """Reads programs and nothing else."""
 
     KNOWN = {
-        (t.__module__, t.__qualname__)
-        for t in (
-            *(getattr(forms, name) for name in "Program Slot Row Launch Copy Repeat Branch Clear Library".split()),
-            *(getattr(forms, name) for name in "Prepare Changed Check Source".split()),
-            *(getattr(sizes, name) for name in "Size Symbol Index FloorDiv Max".split()),
-        )
+        (module.__name__, name)
+        for module in (forms, sizes)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
     }
 
     def find_class(self, module: str, name: str) -> Any:

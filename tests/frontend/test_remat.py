@@ -371,3 +371,18 @@ def test_scopes_that_there_are_not():
         gnomon.RematScope(mode="ful")
     with pytest.raises(ArgumentError, match="is a list of names, got the string 'dense'"):
         gnomon.RematScope("list_of_layers", layer_names="dense")
+
+
+def test_at_once_over_slices_and_in_a_choice():
+    with gnomon.RematScope():
+        layer = layers.Dense(3, activation="relu", kernel_initializer="ones")
+    np.testing.assert_allclose(layer(np.ones((2, 4), "float32")), np.full((2, 3), 4))
+    f = gnomon.remat(lambda v: ops.tanh(v * ops.sum(v)))
+    a, x = gnomon.matrix("a", dtype="float32"), 0.1 * np.arange(6, dtype="float32").reshape(3, 2)
+    rows = gnomon.vectorized_map(f, a)
+    chosen = gnomon.cond(ops.sum(a) > 0, lambda: f(a), lambda: a)
+    plain = ops.tanh(a * ops.sum(a, axis=1, keepdims=True)), ops.tanh(a * ops.sum(a))
+    for found, wanted in zip((rows, chosen), plain, strict=True):
+        one, other = (gnomon.function([a], [y, gnomon.grad(ops.sum(y), a)])(x) for y in (found, wanted))
+        for p, q in zip(one, other, strict=True):
+            np.testing.assert_allclose(p, q, rtol=1e-5)
