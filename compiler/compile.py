@@ -252,7 +252,8 @@ class _Plan:
                 rows = emit(group, names, self.stored, overwritten)
                 break
             except NeedsMemory as need:
-                self._memory(need.node, "kept" if kept else "temporary")
+                for node in need.nodes:
+                    self._memory(node, "kept" if kept else "temporary")
             except OverwritesTooSoon as early:  # the new value is kept apart, and copied when all has run
                 value = early.value
                 self._give(value, self._slot(f"t{len(self.slots)}", value.type, "temporary"))

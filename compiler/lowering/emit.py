@@ -24,11 +24,11 @@ ROW_BYTES = 64 << 10
 
 
 class NeedsMemory(Exception):
-    """A member is handed from stage to stage and too large for a row buffer: it must be given memory."""
+    """Members are handed from stage to stage and too large for row buffers: they must be given memory."""
 
-    def __init__(self, node: Node):
-        super().__init__(node)
-        self.node = node
+    def __init__(self, nodes: list[Node]):
+        super().__init__(*nodes)
+        self.nodes = nodes
 
 
 class OverwritesTooSoon(Exception):
@@ -229,6 +229,7 @@ class _Emitter:
     def _decide_storage(self, order: list[_Member]) -> None:
         for m in order:
             m.stored = self.memory.get(m.node)
+        large: dict[Node, None] = {}
         for m in order:
             for x in m.reads:
                 other = self.members[x]
@@ -238,12 +239,16 @@ class _Emitter:
                     other.shared = True
                 if other.level != m.level or other.axes != m.axes or any(p != other.index for p in m.reads[x]):
                     other.stored = self._row_buffer(other)
+                    if other.stored is None:
+                        large[x] = None
+        if large:  # all at once: each time the whole group is written anew
+            raise NeedsMemory(list(large))
 
-    def _row_buffer(self, m: _Member) -> Buffer:
+    def _row_buffer(self, m: _Member) -> Buffer | None:
         shape = m.node.shape[self.rank :]
         size = product(shape) * dtypes.named(m.node.dtype).bytes
         if not isinstance(size, int) or size > ROW_BYTES:
-            raise NeedsMemory(m.node)
+            return None
         buffer = Buffer(f"row{len(self.scratch)}", m.node.dtype, shape, "local")
         self.scratch.append(buffer)
         return buffer
