@@ -22,6 +22,7 @@ from gnomon.compiler.ops.control import Cond, Tuple
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.index import ScatterAdd, ScatterAlong
 from gnomon.compiler.ops.reduce import Reduce
+from gnomon.compiler.ops.remat import Checkpoint
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.sizes import product
 
@@ -84,6 +85,8 @@ def _compute(node: Node, inputs: list[Any], env: Env, wide: bool, noise: Noise |
     if isinstance(op, Cond):
         side = op.then if inputs[0] else op.orelse
         return evaluate(side.outputs, dict(zip(side.inputs, inputs[1:], strict=True)), env.values, wide, noise)
+    if isinstance(op, Checkpoint):
+        return evaluate(op.body.outputs, dict(zip(op.body.inputs, inputs, strict=True)), env.values, wide, noise)
     if isinstance(op, Scan):
         return op.run(env, inputs, lambda outputs, given, sizes: evaluate(outputs, given, sizes, wide, noise))
     if isinstance(op, (Item, Tuple)) or not isinstance(node.type, TensorType):

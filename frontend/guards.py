@@ -21,6 +21,7 @@ from gnomon.compiler.ops import build
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.index import Gather
 from gnomon.compiler.ops.leaves import Array, Input, Iota, Literal, SizeValue
+from gnomon.compiler.ops.remat import inlined
 from gnomon.compiler.ops.shape import Broadcast, Concat, Equate, Pad, Reshape, Slice, Transpose, surely_differ
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.sizes import Dim, evaluate, symbols
@@ -46,6 +47,9 @@ class TokenIds(Op):
 
     count: int
     layer: str
+
+    def essence(self):
+        return ()  # programs know no marks
 
     def infer(self, ids):
         return ids
@@ -74,6 +78,9 @@ class HasSteps(Op):
 
     batch_size: int | None
     layer: str
+
+    def essence(self):
+        return (self.batch_size,)
 
     def infer(self, x):
         if x.shape[1] == 0:
@@ -177,7 +184,7 @@ def guarded(
     repeat   (counter, count) of a graph that is run many times
     """
     made: list[_IdsGuard | _StepsGuard] = []
-    for node in walk(roots):
+    for node in walk(inlined(list(roots))):
         if isinstance(node.op, TokenIds):
             made.append(_IdsGuard(node, inputs, repeat))
         elif isinstance(node.op, HasSteps):

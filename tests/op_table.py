@@ -537,8 +537,10 @@ row("WithGradient", [Arg((n, m))], lambda x: WithGradient(_twice)(x, build.multi
 
 
 def _made_again(x: Node, w: Node) -> list[Node]:
-    hidden = build.tanh(build.multiply(x, w))
-    whole = Checkpoint(2)(x, w, build.multiply(hidden, hidden), build.sin(build.add(hidden, w)))
+    a, b = fresh_input("a", x.type), fresh_input("b", w.type)
+    hidden = build.tanh(build.multiply(a, b))
+    body = SubGraph((a, b), (build.multiply(hidden, hidden), build.sin(build.add(hidden, b))))
+    whole = Checkpoint(body, 1)(x, w)
     return [Item(0)(whole), Item(1)(whole)]
 
 

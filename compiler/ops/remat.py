@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gnomon.compiler import dtypes
-from gnomon.compiler.graph import Item, Node, Op, TensorType, TupleType, replace, walk
-from gnomon.compiler.ops.control import WALKS
+from gnomon.compiler.graph import Item, Node, Op, TupleType, inherit, replace, walk
+from gnomon.compiler.ops.control import WALKS, SubGraph
 from gnomon.compiler.ops.leaves import Input, Parameter, fresh_input
 from gnomon.compiler.ops.random import RandomBits
 from gnomon.compiler.ops.shape import Broadcast, Equate, Reshape, Transpose
@@ -76,56 +78,60 @@ def without_waiting(outputs: Sequence[Node], leaves: Iterable[Node]) -> list[Nod
 
 @dataclass(frozen=True)
 class Checkpoint(Op):
-    """The results of a computation, of which the gradient keeps nothing but what went into it.
+    """The results of `body`, of whose gradient nothing is kept but what goes into it.
 
-    Inputs: the `count` tensors that it takes, then its results, of which each is made of those and of constants. The
-    last `lasting` of what it takes are there at any time, such as weights: they need not be waited for.
+    Inputs: what the body takes. The last `lasting` of them are there at any time, like weights: nobody waits for them.
     result: a tuple of the results
+    The body is a graph of its own and not made of its inputs, for whatever replaces nodes could cut it in the middle.
     Chen, Xu, Zhang, Guestrin 2016, "Training deep nets with sublinear memory cost", section 3; each is one segment.
     """
 
-    count: int
+    body: SubGraph
     lasting: int = 0
 
+    def identity(self):
+        return id(self.body)
+
     def infer(self, *types):
-        assert all(isinstance(t, TensorType) for t in types), types
-        return TupleType(types[self.count :])
+        assert types == tuple(x.type for x in self.body.inputs), (types, self.body.inputs)
+        return TupleType(self.body.types)
 
     def numpy(self, env, *arrays):
-        return arrays[self.count :]
+        values = dict(zip(self.body.inputs, arrays, strict=True))
+        return tuple(map(np.asarray, WALKS["evaluate_graph"](self.body.outputs, values, env.values)))
 
     def grad(self, g, out, *inputs):
-        """The derivative of the results as they are made again of their inputs, once their gradients are there."""
-        operands, results = inputs[: self.count], inputs[self.count :]
-        passing = operands[: self.count - self.lasting]
+        """The derivative of the results as they are made again, once their gradients are there."""
+        leaves, results = self.body.inputs, self.body.outputs
         given = [k for k, gk in enumerate(g) if gk is not None]
         incoming = [g[k] for k in given]
-        again: dict[Node, Node] = {}  # what stands for an operand -> the operand, when its time has come
-        change: dict[Node, Node] = {}
-        for x in (*passing, *_states([results[k] for k in given], operands, passing)):
-            later = after(x, incoming)
-            if later is not x and x not in change:
-                change[x] = fresh_input("operand", x.type)
-                again[change[x]] = later
-        made = replace([results[k] for k in given], change)
-        found = WALKS["vjp"](made, incoming, [change.get(x, x) for x in operands])
-        present = [d for d in found if d is not None]
-        done = iter(replace(present, again))
-        return (*(None if d is None else next(done) for d in found), *(None for _ in results))
+        passing = len(inputs) - self.lasting
+        again = {leaf: after(x, incoming) for leaf, x in zip(leaves[:passing], inputs[:passing], strict=True)}
+        again |= dict(zip(leaves[passing:], inputs[passing:], strict=True))
+        wanted = [results[k] for k in given]
+        for state in _states(wanted, set(leaves[:passing])):
+            again[state] = after(replace([state], again)[0], incoming)
+        found = WALKS["vjp"](wanted, incoming, leaves)
+        done = iter(replace([d for d in found if d is not None], again))
+        return tuple(None if d is None else next(done) for d in found)
 
     def batch(self, size, inputs, mapped):
-        from gnomon.compiler.ops import build
+        leaves = [fresh_input("operand", x.type) for x in inputs]
+        pairs = list(zip(self.body.inputs, leaves, mapped, strict=True))
+        plain = replace(self.body.outputs, {a: b for a, b, m in pairs if not m})
+        made = WALKS["vectorize"](plain, {a: b for a, b, m in pairs if m}, size)
+        return Checkpoint(SubGraph(tuple(leaves), tuple(made)), self.lasting)(*inputs)
 
-        results = zip(inputs[self.count :], mapped[self.count :], strict=True)
-        return self(*inputs[: self.count], *(x if m else build.repeat_first(x, size) for x, m in results))
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.body!r})"
 
 
-def _states(results: Sequence[Node], operands: Sequence[Node], passing: Sequence[Node]) -> list[Node]:
-    """What random bits are made of that depend on no operand but lasting ones: the bits would be kept, for they are the
-    same when they are made again."""
+def _states(results: Sequence[Node], passing: set[Node]) -> list[Node]:
+    """What random bits are made of that depends on lasting inputs only: the bits would be kept, for they are the same
+    when they are made again."""
     moved = set(passing)
     found: dict[Node, None] = {}
-    for node in walk(results, stop=set(operands).__contains__):
+    for node in walk(results):
         if any(x in moved for x in node.inputs):
             moved.add(node)
         elif isinstance(node.op, RandomBits):
@@ -157,14 +163,40 @@ def checkpointed(results: Sequence[Node], arguments: Iterable[Node], newest: int
         return node in taken or node in data or isinstance(node.op, Parameter)
 
     wrapped = [k for k, r in enumerate(results) if not is_taken(r) and dtypes.is_float(r.dtype)]
-    operands = [n for n in walk([results[k] for k in wrapped], stop=is_taken) if is_taken(n)]
-    lasting = [x for x in operands if isinstance(x.op, Parameter) or (isinstance(x.op, Input) and x not in taken)]
+    inside = [results[k] for k in wrapped]
+    operands = [n for n in walk(inside, stop=is_taken) if is_taken(n)]
+    lasting = {x for x in operands if isinstance(x.op, Parameter) or (isinstance(x.op, Input) and x not in taken)}
     if len(lasting) == len(operands):  # it has no arguments: leaves must wait, or nothing would be computed again
-        lasting = [x for x in operands if isinstance(x.op, Parameter)]
-    operands = [*(x for x in operands if x not in set(lasting)), *lasting]
-    whole = Checkpoint(len(operands), len(lasting))(*operands, *(results[k] for k in wrapped))
+        lasting = {x for x in operands if isinstance(x.op, Parameter)}
+    operands.sort(key=lasting.__contains__)
+    leaves = [fresh_input("operand", x.type) for x in operands]
+    body = SubGraph(tuple(leaves), tuple(replace(inside, dict(zip(operands, leaves, strict=True)))))
+    whole = Checkpoint(body, len(lasting))(*operands)
     item = {k: Item(place)(whole) for place, k in enumerate(wrapped)}
     return [item.get(k, r) for k, r in enumerate(results)]
 
 
-__all__ = ["After", "Checkpoint", "after", "checkpointed", "without_waiting"]
+def inlined(roots: Sequence[Node]) -> list[Node]:
+    """`roots` with the results of checkpoints computed where they are read, differentiation being over."""
+    roots = list(roots)
+    while True:  # a body may hold others
+        order = walk(roots)
+        if not any(isinstance(n.op, Checkpoint) for n in order):
+            return roots
+        done: dict[Node, Node] = {}
+        results: dict[Node, list[Node]] = {}
+        for node in order:
+            inputs = tuple([done[x] for x in node.inputs])
+            if isinstance(node.op, Checkpoint):
+                done[node], results[node] = node, node.op.body(*inputs)
+            elif isinstance(node.op, Item) and node.inputs[0] in results:
+                done[node] = results[node.inputs[0]][node.op.k]
+            elif inputs == node.inputs:
+                done[node] = node
+            else:
+                with inherit(node):
+                    done[node] = Node(node.op, inputs)
+        roots = [done[r] for r in roots]
+
+
+__all__ = ["After", "Checkpoint", "after", "checkpointed", "inlined", "without_waiting"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops.control import without_unused_results
+from gnomon.compiler.ops.remat import inlined
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.passes.loops import join_families, loops, read_in_place, undelayed
 from gnomon.compiler.passes.padded import read_padded
@@ -30,7 +31,7 @@ PASSES: tuple[tuple[str, Callable[[Sequence[Node]], list[Node]]], ...] = (
 
 def simplify(roots: Sequence[Node], observe: Callable[[str, list[Node]], None] | None = None) -> list[Node]:
     """All passes in order; `observe` is told the name of each and what it made of the graph."""
-    roots = without_unused_results(join_families(roots))
+    roots = without_unused_results(join_families(inlined(roots)))
     for name, run in PASSES:
         roots = run(roots)
         if observe is not None:
@@ -40,7 +41,7 @@ def simplify(roots: Sequence[Node], observe: Callable[[str, list[Node]], None] |
 
 def simplify_body(roots: Sequence[Node]) -> list[Node]:
     """The passes for what is inside a loop, before it is decided what of it leaves the loop."""
-    roots = without_unused_results(join_families(roots))
+    roots = without_unused_results(join_families(inlined(roots)))
     for run in (loops, algebra, parts, windows, stabilize, algebra):
         roots = run(roots)
     return roots

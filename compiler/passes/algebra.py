@@ -10,7 +10,7 @@ from gnomon.compiler.ops.control import Tuple, WithGradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.ops.reduce import Reduce
-from gnomon.compiler.ops.remat import After, Checkpoint, after
+from gnomon.compiler.ops.remat import After, after
 from gnomon.compiler.ops.shape import Broadcast, Reshape, Slice, Transpose
 from gnomon.compiler.passes.rewrite import Rules, is_number, number
 from gnomon.compiler.sizes import product
@@ -69,11 +69,9 @@ def drop_given_gradients(node: Node) -> Node | None:
 
 @watch(Item)
 def take_from_tuples(node: Node) -> Node | None:
-    """item(tuple(x, y), 1) -> y;  item(checkpoint(x; y, z), 1) -> z, differentiation being over."""
+    """item(tuple(x, y), 1) -> y."""
     (whole,) = node.inputs
     assert isinstance(node.op, Item)
-    if isinstance(whole.op, Checkpoint):
-        return whole.inputs[whole.op.count + node.op.k]
     return whole.inputs[node.op.k] if isinstance(whole.op, Tuple) else None
 
 

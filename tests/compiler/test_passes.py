@@ -17,7 +17,7 @@ from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import Tuple, WithGradient
 from gnomon.compiler.ops.elementwise import Elementwise
 from gnomon.compiler.ops.leaves import Input
-from gnomon.compiler.ops.remat import After, Checkpoint
+from gnomon.compiler.ops.remat import After
 from gnomon.compiler.ops.shape import Broadcast, Reshape, Transpose
 from gnomon.compiler.passes import PASSES, simplify
 from gnomon.compiler.passes.algebra import algebra
@@ -90,7 +90,6 @@ ALGEBRA = [
     Case("drop_stop_signs", lambda: build.stop_gradient(X), "StopGradient", 1),
     Case("drop_given_gradients", lambda: WithGradient(lambda g: [g])(X, build.multiply(X, 3.0)), "WithGradient"),
     Case("take_from_tuples", lambda: Item(1)(Tuple()(X, Y)), "Tuple Item", 1),
-    Case("take_from_tuples", lambda: Item(0)(Checkpoint(1)(X, build.exp(X))), "Checkpoint Item", 2),
     Case("wait_for_what_is_computed", lambda: After()(build.exp(X), build.full((n, 4), 1.0)), "After", 2),
     Case("wait_for_what_is_computed", lambda: After()(build.transpose(X, (1, 0)), build.exp(Y)), left=5),
     Case("use_neutral_elements", lambda: build.add(X, 0.0), "add", 1),

@@ -124,6 +124,13 @@ def test_training_is_the_same(compilations):
     assert len(compilations) == 3  # train, test, predict
 
 
+def test_layers_that_look_at_what_they_get_share_programs(compilations):
+    for _ in range(2):
+        model = gnomon.Sequential([layers.Input((4,), dtype="int32"), layers.Embedding(9, 3), layers.GRU(2)])
+        model.predict(np.zeros((2, 4), "int32"), verbose=0)
+    assert len(compilations) == 1
+
+
 def test_errors_name_the_layer_of_who_asks():
     def adding(name):
         a, b = gnomon.Input((None,), name="a"), gnomon.Input((None,), name="b")
