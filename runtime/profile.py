@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from gnomon.compiler.program import Copy, Launch, Library, Step
+from gnomon.compiler.program import Clear, Copy, Launch, Library, Step
 from gnomon.compiler.sizes import evaluate
 from gnomon.runtime.executable import Executable
 from gnomon.runtime.stepwise import Arrays, Observer, empty_launch
@@ -63,6 +63,7 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
 
     Variables are as they were when it returns. Each kernel runs as in a call, shared among threads where that pays,
     but what a cold cache costs between kernels is measured with it only in part: the sum may differ from a call's time.
+    What is kept from call to call was made by the call that warms up, and has no rows unless variables change.
     """
     saved = [v.numpy() for v in executable.variables]
     clocks = []
@@ -77,9 +78,10 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
     timed = clocks[1:] or clocks
     overhead = empty_launch()
     rows = []
-    for key, step in timed[0].steps.items():
-        sizes = timed[0].sizes
-        count = timed[0].counts[key]
+    steps = {key: step for clock in timed for key, step in clock.steps.items()}  # a branch may go another way each time
+    for key, step in steps.items():
+        first = next(clock for clock in timed if key in clock.steps)
+        sizes, count, moved = first.sizes, first.counts[key], first.nbytes.get(key, 0)
         spent = median(clock.spent.get(key, 0) for clock in timed)
         match step:
             case Launch():
@@ -87,9 +89,13 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
                 spent -= overhead * count
                 size, flops = evaluate(step.bytes, sizes), evaluate(step.flops, sizes)
             case Copy():
-                label, kernel, layers, size, flops = "copy", "", (), 2 * timed[0].nbytes[key], 0
+                label, kernel, layers, size, flops = "copy", "", (), 2 * moved, 0
+            case Clear():
+                label, kernel, layers, size, flops = "clear", "", (), moved, 0
             case Library():
-                label, kernel, layers, size, flops = step.name, "", (), timed[0].nbytes[key], 0
+                label, kernel, layers, size, flops = step.name, "", (), moved, 0
+            case _:
+                raise AssertionError(f"{step} runs no code of its own")
         rows.append(Row(label, kernel, layers, count, max(0.0, spent), size * count, flops * count))
     return Profile(executable.program.name, tuple(rows))
 
@@ -110,6 +116,8 @@ class _Clock(Observer):
             self.steps[key], self.sizes = step, arrays.sizes
             if isinstance(step, Copy):
                 self.nbytes[key] = arrays[step.source].nbytes
+            elif isinstance(step, Clear):
+                self.nbytes[key] = arrays[step.target].nbytes
             elif isinstance(step, Library):
                 self.nbytes[key] = sum(arrays[slot].nbytes for slot in (*step.inputs, *step.outputs))
         self.spent[key] = self.spent.get(key, 0) + nanoseconds
