@@ -8,6 +8,7 @@ from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.longfilter import LongFilter
 from gnomon.compiler.lowering.tiles import Piece, Product, Schedule
 from gnomon.compiler.lowering.winograd import Winograd
+from gnomon.compiler.lowering.winograd_gradient import WinogradGradient
 from gnomon.compiler.targets import Target
 
 
@@ -20,6 +21,9 @@ def kernels(rows: RowProgram, target: Target, label: str, constant: frozenset[st
     long = LongFilter(product_of, target, constant)
     if long.fits():
         return long.run(label)
+    gradient = WinogradGradient(product_of, target, constant)
+    if gradient.pays():
+        return gradient.run(label)
     fast = Winograd(product_of, target, constant)
     least = fast.least() if fast.fits() else None
     if least is not None and least <= 1:

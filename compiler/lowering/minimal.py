@@ -65,6 +65,10 @@ def matrices(outputs: int, taps: int) -> Matrices:
     return Matrices(floats(a), floats(g), floats(b))
 
 
+def transposed(m: Matrix) -> Matrix:
+    return tuple(zip(*m, strict=True))
+
+
 class Filtering:
     """What schedules by minimal filtering share: a product taken apart, and how its parts are transformed."""
 

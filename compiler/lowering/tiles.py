@@ -652,7 +652,7 @@ class Schedule:
     def _masked_right(self, name: Local, value: Expr) -> tuple[Stmt, ...]:
         """Name the vector of the lanes' operand, reading nothing beyond the last lane."""
         if self.right is None and not self._exact():
-            value = _guarded(value, less(self.panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent))
+            value = masked(value, less(self.panel * self.tile.width + Size.of(self.lane), self.p.lanes.extent))
         return (Let(name, value),)
 
     def _left(self, row: Dim) -> Expr:
@@ -729,7 +729,9 @@ def placed(e: Expr, change: dict[Index, Dim]) -> Expr:
     return Rewriter(index=lambda a: change.get(a) if isinstance(a, Index) else None).expr(e)
 
 
-def _guarded(e: Expr, inside: Expr) -> Expr:
+def masked(e: Expr, inside: Expr) -> Expr:
+    """`e` with whatever it loads read only where `inside` holds, and 0 elsewhere."""
+
     def change(x: Expr) -> Expr | None:
         if isinstance(x, Load):
             return Load(x.buffer, x.index, inside if x.mask is None else Apply(scalar("logical_and"), (x.mask, inside)))

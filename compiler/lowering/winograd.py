@@ -48,7 +48,48 @@ MANY = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of pictures from which on it may pay where the batch is symbolic."""
 
 
-class Winograd(Filtering):
+class Tiled(Filtering):
+    """What convolutions and their kernels' gradients share: pictures in tiles of 4x4 outputs."""
+
+    def measure(self, batch: Sequence[Index], oh: Index, ow: Index) -> None:
+        """Take note of the axes of the pictures and of the outputs' rows and columns."""
+        self.pictures, self.oh, self.ow = tuple(batch), oh, ow
+        self.batch = product(a.extent for a in batch)
+        self.down, self.across = ceildiv(oh.extent, OUT), ceildiv(ow.extent, OUT)
+        self.tiles = self.batch * self.down * self.across
+
+    def decoded(self, tile: Dim) -> tuple[Dim, Dim, Dim]:
+        """Picture, row and column of a tile."""
+        column, rest = modulo(tile, self.across), floordiv(tile, self.across)
+        return floordiv(rest, self.down), modulo(rest, self.down), column
+
+    def of_inputs(self, out: Buffer, inputs: Expr, c: Index, scratch: tuple[Buffer, ...], label: str) -> Piece:
+        """out[i, j, tile, c] = B' d B; what lies beyond the picture is read as its edge, and consumed by no one.
+
+        inputs   the one that the kernel's first tap meets at an output
+        """
+        tile = Index("tile", self.tiles)
+        picture, row, column = self.decoded(Size.of(tile))
+        pictures = dict.fromkeys(self.pictures, picture)
+
+        def at(start: Dim, k: int, a: Index) -> Dim:
+            last = a.extent + (TAPS - 1) - 1
+            return start + k if k < TAPS or a.extent % OUT == 0 else min_of(start + k, last)
+
+        taps = [
+            [
+                placed(inputs, {**pictures, self.oh: at(row * OUT, i, self.oh), self.ow: at(column * OUT, j, self.ow)})
+                for j in range(IN)
+            ]
+            for i in range(IN)
+        ]
+        store = lambda i, j, e: Store(out, (place_in(i * IN + j, tile, c),), e)
+        body = self._blocks(c, self._transformed(taps, matrices(OUT, TAPS).b, store))
+        kernel = Kernel(loads([inputs]), (out,), (For(tile, (body,), "parallel"),), label=f"tiles of {label}")
+        return Piece(kernel, tile.extent, 0, scratch)
+
+
+class Winograd(Tiled):
     """The schedule of a 3x3 convolution with stride 1 (or stride and dilation equal)."""
 
     # ---- whether
@@ -99,17 +140,14 @@ class Winograd(Filtering):
     def run(self, label: str, plain: Sequence[Piece], least: int) -> list[Piece]:
         """The kernels. Below `least` pictures those of the plain schedule run instead."""
         p = self.p
-        self.batch = product(a.extent for a in p.row_axes[:-2])
-        oh, ow = p.row_axes[-2:]
-        self.down, self.across = ceildiv(oh.extent, OUT), ceildiv(ow.extent, OUT)
-        self.tiles = self.batch * self.down * self.across
-        *_, c = p.summed
+        self.measure(p.row_axes[:-2], *p.row_axes[-2:])
+        kh, kw, c = p.summed
         filters = planes(IN * IN, c.extent * p.lanes.extent, "filters", self.dtype)
         inputs = planes(IN * IN, self.tiles * c.extent, "inputs", self.dtype)
         sums = planes(IN * IN, self.tiles * p.lanes.extent, "products", self.dtype)
         pieces = [
             self._filters(filters, label),
-            self._inputs(inputs, (inputs, sums), label),
+            self.of_inputs(inputs, placed(p.left, {kh: 0, kw: 0}), c, (inputs, sums), label),
             *self._products(inputs, filters, sums, label),
             self._outputs(sums, label),
         ]
@@ -129,47 +167,20 @@ class Winograd(Filtering):
         kh, kw, c = self.p.summed
         lanes = self.p.lanes
         taps = [[placed(self.p.right, {kh: i, kw: j}) for j in range(TAPS)] for i in range(TAPS)]
-        place = lambda i, j: _place(i * IN + j, c, lanes)
-        store = lambda i, j, e: Store(out, (place(i, j),), e)
+        store = lambda i, j, e: Store(out, (place_in(i * IN + j, c, lanes),), e)
         body = self._blocks(lanes, self._transformed(taps, matrices(OUT, TAPS).g, store))
         kernel = Kernel(loads([self.p.right]), (out,), (For(c, (body,), "parallel"),), label=f"filters of {label}")
         return Piece(kernel, c.extent, 0, (out,), early=self._constant())
-
-    def _inputs(self, out: Buffer, scratch: tuple[Buffer, ...], label: str) -> Piece:
-        """inputs[i, j, tile, c] = B' d B; what lies beyond the picture is read as its edge, and consumed by no one."""
-        p = self.p
-        kh, kw, c = p.summed
-        oh, ow = p.row_axes[-2:]
-        tile = Index("tile", self.tiles)
-        picture, row, column = self._decoded(Size.of(tile))
-        pictures = dict.fromkeys(p.row_axes[:-2], picture)
-
-        def at(start: Dim, k: int, a: Index) -> Dim:
-            last = a.extent + (TAPS - 1) - 1
-            return start + k if k < TAPS or a.extent % OUT == 0 else min_of(start + k, last)
-
-        taps = [
-            [
-                placed(p.left, {**pictures, oh: at(row * OUT, i, oh), ow: at(column * OUT, j, ow), kh: 0, kw: 0})
-                for j in range(IN)
-            ]
-            for i in range(IN)
-        ]
-        place = lambda i, j: _place(i * IN + j, tile, c)
-        store = lambda i, j, e: Store(out, (place(i, j),), e)
-        body = self._blocks(c, self._transformed(taps, matrices(OUT, TAPS).b, store))
-        kernel = Kernel(loads([p.left]), (out,), (For(tile, (body,), "parallel"),), label=f"tiles of {label}")
-        return Piece(kernel, tile.extent, 0, scratch)
 
     def _products(self, inputs: Buffer, filters: Buffer, sums: Buffer, label: str) -> list[Piece]:
         """products[e, tile, f] = sum over c of inputs[e, tile, c] * filters[e, c, f]."""
         *_, c = self.p.summed
         e, t, f = Index("e", IN * IN), Index("t", self.tiles), Index("f", self.p.lanes.extent)
-        left = Load(inputs, (_place(Size.of(e), t, c),))
-        right = Load(filters, (_place(Size.of(e), c, f),))
+        left = Load(inputs, (place_in(Size.of(e), t, c),))
+        right = Load(filters, (place_in(Size.of(e), c, f),))
         total = Local("total", self.dtype)
         fold = Stage((c,), [(total, "sum", Apply(scalar("multiply"), (left, right)))])
-        store = Stage((), stores=[(sums, (_place(Size.of(e), t, f),), total)])
+        store = Stage((), stores=[(sums, (place_in(Size.of(e), t, f),), total)])
         p = Product.of(RowProgram((e, t, f), (fold, store), (), (inputs, filters), (sums,)))
         assert p is not None
         constant = frozenset([filters.name]) if self._constant() else frozenset[str]()
@@ -181,9 +192,9 @@ class Winograd(Filtering):
         lanes = p.lanes
         oh, ow = p.row_axes[-2:]
         tile = Index("tile", self.tiles)
-        picture, row, column = self._decoded(Size.of(tile))
+        picture, row, column = self.decoded(Size.of(tile))
         found = Buffer("found", self.dtype, (OUT * OUT * self.lanes,), "local")
-        place = lambda i, j: _place(i * IN + j, tile, lanes)
+        place = lambda i, j: place_in(i * IN + j, tile, lanes)
         taps: list[list[Expr]] = [[Load(sums, (place(i, j),)) for j in range(IN)] for i in range(IN)]
         block, vector = Index("block", ceildiv(lanes.extent, self.lanes)), Index(f"l{self.lanes}", self.lanes)
         at, within = Size.of(block) * self.lanes + Size.of(vector), Size.of(vector)
@@ -204,14 +215,7 @@ class Winograd(Filtering):
         kernel = Kernel(reads, p.rows.writes, (Alloc(found), For(tile, (body,), "parallel")), label=label)
         return Piece(kernel, tile.extent, 0)
 
-    # ---- helpers
 
-    def _decoded(self, tile: Dim) -> tuple[Dim, Dim, Dim]:
-        """Picture, row and column of a tile."""
-        column, rest = modulo(tile, self.across), floordiv(tile, self.across)
-        return floordiv(rest, self.down), modulo(rest, self.down), column
-
-
-def _place(plane: Dim, row: Index, column: Index) -> Dim:
+def place_in(plane: Dim, row: Index, column: Index) -> Dim:
     """Where an element is among planes of rows and columns."""
     return plane * apart(row.extent * column.extent) + Size.of(row) * column.extent + Size.of(column)

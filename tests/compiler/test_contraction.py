@@ -277,6 +277,37 @@ def test_minimal_filtering(name: str) -> None:
     assert not any("tiles" in label for label in plain.launches(b=4))
 
 
+def kernel_gradient(batch: Dim, height: int, width: int, channels: int, filters: int) -> Product:
+    """Of a 3x3 convolution, with a step of the optimizer."""
+    x, g = leaf("x", batch, height + 2, width + 2, channels), leaf("g", batch, height, width, filters)
+    w = leaf("w", 3, 3, channels, filters)
+    patches = build.patches(x, 1, (3, 3), (1, 1), (1, 1))
+    total = build.contract(patches, g, (0, 1, 2, 3, 4, 5), (0, 1, 2, 6), (3, 4, 5, 6))
+
+    def formula(x, g, w):
+        seen = [[x[:, i : i + height, j : j + width] for j in range(3)] for i in range(3)]
+        total = np.array([[np.einsum("bijc,bijf->cf", part, g) for part in row] for row in seen])
+        return [w - total, total]
+
+    return Product([x, g, w], [build.subtract(w, total), total], formula)
+
+
+@pytest.mark.parametrize("name", ["16x16", "64x32", "unfused"])
+def test_minimal_filtering_of_gradients(name: str) -> None:
+    """Where tiles reach beyond the picture, with lanes left over, and batches of none and one."""
+    fast = replace(TARGETS[name], winograd=True)
+    for batch, height, width, channels, filters in (
+        (symbol("b"), 20, 21, 24, 33), (1, 42, 39, 41, 50), (3, 24, 20, 64, 48), (symbol("b"), 6, 11, 70, 60),
+    ):  # fmt: skip
+        compiled = Compiled(kernel_gradient(batch, height, width, channels, filters), fast)
+        assert any("gradients of" in label for label in compiled.launches(b=1))
+        for pictures in [batch] if isinstance(batch, int) else (0, 1, 2, 9):
+            compiled.check(b=pictures, k=max(1, pictures) * height * width)
+    for batch, height, channels in ((symbol("b"), 20, 8), (2, 7, 512)):  # too few channels, too few tiles
+        plain = Compiled(kernel_gradient(batch, height, height, channels, channels), fast)
+        assert not any("gradients of" in label for label in plain.launches(b=4))
+
+
 def long_convolution(batch: Dim, length: int, channels: int, filters: int, taps: int, dilation: int) -> Product:
     reach = (taps - 1) * dilation
     x, w, bias = leaf("x", batch, length + reach, channels), leaf("w", taps, channels, filters), leaf("bias", filters)
