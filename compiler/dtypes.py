@@ -1,11 +1,15 @@
 """One row per dtype: NumPy, LLVM and C++ spelling, width; and the promotion table.
 
 `kind` is 'f' float, 'i' signed, 'u' unsigned, 'b' bool. A bool is one byte in memory and one bit in a register.
-float16 is stored in 16 bits and computed in 32 (`compute`).
+float16 and bfloat16 are stored in 16 bits and computed in 32 (`compute`).
+
+NumPy has no bfloat16. Inside the compiler such numbers are float32 arrays that hold nothing else (`numpy`, `rounded`),
+in memory two opaque bytes each (`memory`, `encoded`, `decoded`). What users get is the runtime's affair.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +18,21 @@ from gnomon.compiler.errors import DTypeError, nearest
 
 @dataclass(frozen=True)
 class DType:
+    """A row.
+
+    llvm, cuda   an element in memory, as the targets spell it
+    numpy        what arrays have in which the compiler and the oracle hold such numbers
+    memory       what arrays have that are memory of programs
+    compute      the dtype of values in registers
+    """
+
     name: str
     kind: str
     bits: int
     llvm: str
     cuda: str
     numpy: np.dtype
+    memory: np.dtype
     compute: str
 
     @property
@@ -29,7 +42,9 @@ class DType:
 
 
 def _row(name: str, kind: str, bits: int, llvm: str, cuda: str, compute: str = "") -> tuple[str, DType]:
-    return name, DType(name, kind, bits, llvm, cuda, np.dtype(name), compute or name)
+    numpy = np.dtype("float32" if name == "bfloat16" else name)
+    memory = np.dtype("V2") if name == "bfloat16" else numpy
+    return name, DType(name, kind, bits, llvm, cuda, numpy, memory, compute or name)
 
 
 TABLE: dict[str, DType] = dict([
@@ -45,6 +60,7 @@ TABLE: dict[str, DType] = dict([
     _row("float16", "f", 16, "half", "__half", "float32"),
     _row("float32", "f", 32, "float", "float"),
     _row("float64", "f", 64, "double", "double"),
+    _row("bfloat16", "f", 16, "i16", "gn_bfloat16", "float32"),
 ])
 
 
@@ -66,7 +82,7 @@ def canonical(dtype) -> str:
     if dtype is int or (isinstance(dtype, str) and dtype == "int"):
         return "int32"
     try:
-        name = np.dtype(dtype).name
+        name = np.dtype(dtype).name  # ml_dtypes names its type as we do
     except TypeError:
         raise DTypeError(f"Unknown dtype {dtype!r}.{nearest(str(dtype), TABLE)}") from None
     return named(name).name
@@ -85,12 +101,14 @@ def is_integer(dtype: str) -> bool:
 def promote(*dtypes: str) -> str:
     """The dtype that holds all of `dtypes` as Keras 3 (and JAX) promote: an integer with a float gives the float.
 
-    Bradbury et al., JAX, "Type promotion semantics"; unlike NumPy, int64 with float32 is float32.
+    Bradbury et al., JAX, "Type promotion semantics"; unlike NumPy, int64 with float32 is float32. float16 and bfloat16,
+    of which neither holds the other, meet in float32.
     """
     rows = [named(d) for d in dtypes]
-    floats = [r for r in rows if r.kind == "f"]
+    floats = {r.name: r.bits for r in rows if r.kind == "f"}
     if floats:
-        return max(floats, key=lambda r: r.bits).name
+        largest = max(floats, key=lambda name: floats[name])
+        return "float32" if floats.keys() >= {"float16", "bfloat16"} and floats[largest] == 16 else largest
     integers = [r for r in rows if r.kind in "iu"]
     if not integers:
         return "bool"
@@ -102,3 +120,63 @@ def promote(*dtypes: str) -> str:
     if widest > other:
         return f"int{widest}"
     return f"int{other * 2}" if other < 64 else "float32"
+
+
+# ---- numbers of a dtype
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What `np.finfo` tells of a float: the distance from 1 to the next, the largest and the smallest normal number."""
+
+    eps: float
+    max: float
+    tiny: float
+
+    @property
+    def min(self) -> float:
+        return -self.max
+
+
+@cache
+def limits(dtype: str) -> Limits:
+    """The limits of a float dtype."""
+    if dtype == "bfloat16":
+        return Limits(2.0**-7, (2 - 2.0**-7) * 2.0**127, 2.0**-126)
+    found = np.finfo(named(dtype).numpy)
+    return Limits(float(found.eps), float(found.max), float(found.tiny))
+
+
+def rounded(dtype: str, value: Any) -> Any:
+    """An array or number as the nearest of `dtype`, in NumPy's form; overflow gives infinity, NaN stays."""
+    row = named(dtype)
+    array = np.asarray(value)
+    if row.memory is row.numpy:
+        return array.astype(row.numpy, copy=False)
+    return decoded(dtype, encoded(dtype, array))
+
+
+def encoded(dtype: str, value: Any) -> np.ndarray:
+    """An array as it lies in the memory of programs: of bfloat16 the upper half of a float32, rounded to even."""
+    row = named(dtype)
+    array = np.asarray(value)
+    if array.dtype == row.memory:
+        return array
+    if row.memory is row.numpy:
+        return array.astype(row.memory)
+    if array.dtype.name == dtype:
+        return array.view(row.memory)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    upper = (bits >> 16).astype(np.uint16)
+    near = ((bits.astype(np.uint64) + 0x7FFF + (upper & 1)) >> 16).astype(np.uint16)
+    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    return np.where(is_nan, upper | np.uint16(0x40), near).view(row.memory).reshape(array.shape)
+
+
+def decoded(dtype: str, array: np.ndarray) -> np.ndarray:
+    """Memory of programs as numbers in NumPy's form."""
+    row = named(dtype)
+    if row.memory is row.numpy or array.dtype != row.memory:
+        return array
+    bits = np.ascontiguousarray(array).view(np.uint16).astype(np.uint32)
+    return (bits << np.uint32(16)).view(np.float32).reshape(array.shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.compiler import dtypes
 from gnomon.compiler.errors import DataError
 from gnomon.compiler.graph import Env, Item, Node, TensorType, walk
 from gnomon.compiler.ops.control import walks_subgraphs
@@ -58,6 +59,11 @@ def _symbol(d: Any) -> str | None:
     return None
 
 
+def as_held(dtype: str, value: Any) -> Any:
+    """A value as ops' `numpy` takes it: each rounds its result itself but for bfloat16, which NumPy does not have."""
+    return dtypes.rounded(dtype, value) if dtype == "bfloat16" else value
+
+
 @walks_subgraphs
 def evaluate_graph(
     outputs: Sequence[Node],
@@ -69,6 +75,7 @@ def evaluate_graph(
 
     sizes    values of the named sizes; read from the given arrays if left out
     observe  called with every node and its value, in order
+    Numbers of bfloat16 come and go in float32 arrays.
     """
     if sizes is None:
         leaves = [n for n in values if isinstance(n.op, Input)]
@@ -84,13 +91,15 @@ def evaluate_graph(
     for node in order:
         if node in values:
             value = values[node]
+            if isinstance(node.type, TensorType):
+                value = as_held(node.dtype, value)
         elif isinstance(node.op, Input):
             raise DataError(f"no value was given for {node!r}")
         else:
             value = node.op.numpy(env, *(done[x] for x in node.inputs))
             if isinstance(node.type, TensorType) and not isinstance(node.op, Item):
-                value = np.asarray(value)
-                assert value.dtype == node.dtype, (node, value.dtype)
+                value = as_held(node.dtype, np.asarray(value))
+                assert value.dtype == dtypes.named(node.dtype).numpy, (node, value.dtype)
         done[node] = value
         if observe is not None:
             observe(node, value)

@@ -45,6 +45,7 @@ class ScalarFn:
     expand  arguments -> expression of simpler functions; used where a target has no spelling
     grad    (g, out, *inputs) -> one node or None per input
     cost    about how many additions it is worth
+    bits    of the registers that `llvm` is spelled for, if that is not for any number of lanes
     """
 
     name: str
@@ -56,6 +57,7 @@ class ScalarFn:
     expand: Callable[..., Expr] | None = None
     grad: Callable[..., Any] | None = None
     cost: int = 1
+    bits: int = 0
 
     def __repr__(self) -> str:
         return self.name
@@ -126,7 +128,7 @@ class Const(Expr):
 def _rounded(dtype: str, value: Any) -> Any:
     """The number nearest to `value` that the dtype has: infinity where a float is too large for it."""
     with np.errstate(over="ignore"):
-        return dtypes.named(dtype).numpy.type(value)
+        return dtypes.rounded(dtype, dtypes.named(dtype).numpy.type(value))[()]
 
 
 class IndexValue(Expr):

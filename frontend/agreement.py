@@ -17,6 +17,7 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Env, Item, Node, TensorType, walk
+from gnomon.compiler.interpret import as_held
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.control import Cond, Tuple
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
@@ -62,7 +63,7 @@ def evaluate(
     with np.errstate(all="ignore"):
         for node in order:
             if node in values:
-                value = _widened(values[node], wide)
+                value = _widened(_held(node, values[node]), wide)
             else:
                 value = _compute(node, [done[x] for x in node.inputs], env, wide, noise)
                 for x in node.inputs:
@@ -73,6 +74,10 @@ def evaluate(
             if observe is not None:
                 observe(node, value)
     return [done[o] for o in outputs]
+
+
+def _held(node: Node, value: Any) -> Any:
+    return as_held(node.dtype, value) if isinstance(node.type, TensorType) else value
 
 
 def _widened(value: Any, wide: bool) -> Any:
@@ -94,7 +99,8 @@ def _compute(node: Node, inputs: list[Any], env: Env, wide: bool, noise: Noise |
     if wide and isinstance(op, Cast) and dtypes.is_float(op.dtype):
         value = np.asarray(inputs[0]).astype(np.float64)
     else:
-        value = _widened(op.numpy(env, *inputs), wide)
+        value = op.numpy(env, *inputs)
+        value = _widened(value, True) if wide else as_held(node.dtype, value)
     return value if noise is None else noise.applied(node, value, inputs, env)
 
 
@@ -149,7 +155,7 @@ def _rounds(node: Node) -> bool:
 
 def epsilon(dtype: str) -> float:
     """The distance from 1 to the next float of a dtype."""
-    return float(np.finfo(dtypes.named(dtype).numpy).eps)
+    return dtypes.limits(dtype).eps
 
 
 # ---- comparing
@@ -191,7 +197,7 @@ class Expected:
     def difference(self, found: Any, gains: bool = False) -> Difference | None:
         """How `found` differs from what was expected; None if it does not. With `gains` it may be a number where the
         oracle has NaN or an infinity."""
-        found = np.asarray(found)
+        found = _held(self.node, np.asarray(found))
         if found.shape != self.own.shape:
             return Difference((), self.own.shape, found.shape, float("inf"), 1, 1)
         wrong = self._wrong(found, [self.own, self.wide], gains)
@@ -227,7 +233,7 @@ class Expected:
         value = np.abs(finite[1])
         eps = epsilon(self.node.dtype)
         usual = float(np.quantile(apart, 0.9)) if apart.size else 0.0
-        tiny = float(np.finfo(dtypes.named(self.node.dtype).numpy).tiny)  # subnormal numbers may be flushed to 0
+        tiny = dtypes.limits(self.node.dtype).tiny  # subnormal numbers may be flushed to 0
         return 4 * apart + 4 * usual + ULPS * eps * value + 2 * eps * float(value.max(initial=0.0)) + tiny
 
 

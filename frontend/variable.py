@@ -15,7 +15,7 @@ from gnomon.compiler.errors import GraphError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Parameter
-from gnomon.runtime.buffer import Buffer, lent
+from gnomon.runtime.buffer import Buffer, lent, shown
 from gnomon.surroundings import autocast
 from gnomon.tensor import Tensor, new_parameter, node_of
 
@@ -71,7 +71,7 @@ class Variable(Tensor):
         self.initializer = initializer if callable(initializer) else None
         self.buffer = Buffer(value.shape, dtype)  # zeroed by the system, which gives its pages when they are first used
         if not zero:
-            self.buffer.set(value.astype(dtypes.named(dtype).numpy, copy=False))
+            self.buffer.set(dtypes.rounded(dtype, value))
         _variables[self.node] = self
 
     def __gnomon_node__(self) -> Node:
@@ -94,10 +94,11 @@ class Variable(Tensor):
         return self.buffer.numpy()
 
     def get_value(self, borrow: bool = False) -> np.ndarray:
-        """The present value: a copy, or with `borrow` the memory itself (Theano)."""
+        """The present value: a copy, or with `borrow` the memory itself (Theano). Without ml_dtypes the memory of a
+        bfloat16 variable cannot be seen from NumPy, and it is a copy all the same."""
         if borrow:
             lent()
-        return self.buffer.array if borrow else self.buffer.numpy()
+        return shown(self.dtype, self.buffer.array) if borrow else self.buffer.numpy()
 
     def set_value(self, value: Any, borrow: bool = False) -> None:
         """Replace the value. Raises ShapeError for another shape."""
@@ -106,7 +107,7 @@ class Variable(Tensor):
             raise ShapeError(
                 f"variable {self.path!r} has the shape {self.buffer.array.shape}, got a value of shape {array.shape}"
             )
-        self.buffer.set(array.astype(self.buffer.array.dtype))
+        self.buffer.set(dtypes.rounded(self.dtype, array))
 
     def assign(self, value: Any) -> Any:
         """Give a new value: at once for arrays; while a model is traced, as an update of the program."""

@@ -20,7 +20,7 @@ from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.compiler.program import Branch, Launch, Prepare, Program, Repeat, Slot, Step
 from gnomon.compiler.sizes import Dim, evaluate, symbols
 from gnomon.runtime import arena, cpu, gate, library, pool, stepwise
-from gnomon.runtime.buffer import CLOCK, Buffer, address_of, aligned
+from gnomon.runtime.buffer import CLOCK, Buffer, address_of, aligned, shown, stored
 from gnomon.runtime.stepwise import Arrays, Observer
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -72,7 +72,9 @@ class Executable:
         self._arenas = 1  # how many there have been
         self._plans: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], Plan] = {}
         self._measures = [number for number, axis in program.bindings if axis < 0]  # inputs whose values are sizes
-        self._dtypes = [dtypes.named(program.slots[s].dtype).numpy for s in program.inputs]
+        self._dtypes = [dtypes.named(program.slots[s].dtype).memory for s in program.inputs]
+        ends = [program.slots[s].dtype for s in (*program.inputs, *program.outputs)]
+        self._opaque = any(dtypes.named(d).memory is not dtypes.named(d).numpy for d in ends)  # to who calls it
         self._owners = [self._owner(i) for i in range(len(program.slots))]
         self._fixed = self._fixed_addresses()
         self._lifetimes = self._lives()
@@ -91,11 +93,14 @@ class Executable:
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Run on `arrays`, one per input, of exactly the inputs' dtypes. Returns the outputs, fresh arrays.
 
+        Of bfloat16, which NumPy does not have, come and go the arrays that `buffer.stored` and `buffer.shown` tell of.
         Raises DataError if an array does not fit, naming the input.
         """
+        if self._opaque:
+            arrays = tuple(map(self._stored, self.program.inputs, arrays)) + arrays[len(self.program.inputs) :]
         done = self._quick(*arrays)
         if type(done) is list:
-            return done
+            return self._shown(done) if self._opaque else done
         if done is not None:
             raise self._failure(done)
         given, plan = self._plan(arrays)
@@ -129,9 +134,18 @@ class Executable:
         table, results = self._bind(plan, given, memory)
         slots = Arrays(self.program, plan.sizes, plan.shapes, table, (memory, given, results))
         stepwise.run(self.program, self.loaded, slots, observer)
-        return self._results(results, slots)
+        return self._shown(self._results(results, slots))
 
     # ---- at every call
+
+    def _stored(self, slot: int, array: Any) -> Any:
+        return stored(self.program.slots[slot].dtype, array)
+
+    def _shown(self, results: list[np.ndarray]) -> list[np.ndarray]:
+        if not self._opaque:
+            return results
+        slots = self.program.slots
+        return [shown(slots[s].dtype, result) for s, result in zip(self.program.outputs, results, strict=True)]
 
     def _run(self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray) -> list[np.ndarray]:
         table, results = self._bind(plan, given, memory)
@@ -140,7 +154,7 @@ class Executable:
         status = self._enter(table, plan.values, self._parallel)
         if status:
             raise self._failure(status)
-        return self._results(results, Arrays(self.program, plan.sizes, plan.shapes, table))
+        return self._shown(self._results(results, Arrays(self.program, plan.sizes, plan.shapes, table)))
 
     def _bind(self, plan: Plan, given: Sequence[np.ndarray], memory: np.ndarray) -> tuple[Any, list[np.ndarray | None]]:
         """The addresses of all slots for one call, and its fresh outputs."""
@@ -153,7 +167,7 @@ class Executable:
         for slot, fresh in zip(self.program.outputs, self._fresh, strict=True):
             result = None
             if fresh:
-                result = np.empty(plan.shapes[slot], dtypes.named(self.program.slots[slot].dtype).numpy)
+                result = np.empty(plan.shapes[slot], dtypes.named(self.program.slots[slot].dtype).memory)
                 table[slot] = address_of(result)
             results.append(result)
         for slot, owner in enumerate(self._owners):
@@ -184,6 +198,8 @@ class Executable:
             )
         given = []
         for slot, array, dtype in zip(program.inputs, arrays, self._dtypes, strict=True):
+            if self._opaque:
+                array = self._stored(slot, array)
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 raise DataError(
                     f"Input {program.slots[slot].name!r} of {program.name!r} needs {_type(program.slots[slot])}, "
@@ -371,7 +387,7 @@ def accept(array: Any, slot: Slot) -> np.ndarray:
     """
     given = np.asarray(array)
     wanted = dtypes.named(slot.dtype).numpy
-    if given.dtype == wanted:
+    if given.dtype in (wanted, dtypes.named(slot.dtype).memory):
         return given
     if not np.can_cast(given.dtype, wanted, "same_kind"):
         raise DataError(

@@ -557,7 +557,7 @@ class Gate:
         aliases: Sequence[tuple[int, int]],
     ):
         def rows(described: Sequence[tuple[int, str, int]]) -> np.ndarray:
-            return _words([word for s, d, rank in described for word in (id(dtypes.named(d).numpy), rank, s)])
+            return _words([word for s, d, rank in described for word in (id(dtypes.named(d).memory), rank, s)])
 
         new, self._seize, self._free, method = _functions()
         self._rows = rows(inputs), rows(outputs), _words([word for pair in aliases for word in pair])

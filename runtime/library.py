@@ -99,9 +99,9 @@ def _arrays(buffers: int, shapes: int) -> tuple[list[np.ndarray], list[np.ndarra
 
 def view(address: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """The memory at `address` as an array. It is valid for as long as whoever owns the memory keeps it."""
-    numpy = dtypes.named(dtype).numpy
-    size = numpy.itemsize
+    own = dtypes.named(dtype).memory
+    size = own.itemsize
     for extent in shape:
         size *= extent
     memory: Any = (ctypes.c_char * size).from_address(address) if size else b""
-    return np.frombuffer(memory, numpy, count=size // numpy.itemsize).reshape(shape)
+    return np.frombuffer(memory, own, count=size // own.itemsize).reshape(shape)

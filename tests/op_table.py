@@ -72,11 +72,11 @@ class Arg:
             drawn = rng.integers(int(low), int(high), shape)
             return np.where(drawn == 0, 1, drawn).astype(numpy) if self.values == "nonzero" else drawn.astype(numpy)
         if isinstance(self.values, tuple):
-            return rng.uniform(*self.values, shape).astype(numpy)
+            return dtypes.rounded(self.dtype or dtype, rng.uniform(*self.values, shape))
         drawn = rng.standard_normal(shape)
         if self.values == "nonzero":
             drawn = np.copysign(np.abs(drawn) + 0.2, drawn)
-        return drawn.astype(numpy)
+        return dtypes.rounded(self.dtype or dtype, drawn)
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,14 @@ class Row:
         assert len(got) == len(expected), (self.name, len(got), len(expected))
         for k, (a, b) in enumerate(zip(got, expected, strict=True)):
             a = np.asarray(a)
+            own = dtype if dtype == "bfloat16" and a.dtype == np.float32 else a.dtype.name  # NumPy does not have it
+            a = dtypes.rounded(own, a)
             where = f"{self.name}, result {k}, {dtype}, {dict(sizes)}"
             assert a.shape == b.shape, (where, a.shape, b.shape)
             if a.dtype.kind != "f":
                 np.testing.assert_array_equal(a, b.astype(a.dtype), err_msg=where)
                 continue
-            eps = float(np.finfo(a.dtype).eps) * self.ulps * factor
+            eps = dtypes.limits(own).eps * self.ulps * factor
             atol = eps * max(1, evaluate(self.length, sizes)) if self.length != 1 else eps * 0.25
             np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=eps, atol=atol, err_msg=where)
 
@@ -165,7 +167,8 @@ def scalar(name: str, formula: Callable[..., Any], *values: Any, **options: Any)
 ANY = (*FLOATS, *INTEGERS)
 truth = Arg((n, m), dtype="bool")
 
-scalar("add", lambda x, y: x + y, dtypes=(*ANY, "float16"))
+HALVES = ("float16", "bfloat16")
+scalar("add", lambda x, y: x + y, dtypes=(*ANY, *HALVES))
 scalar("subtract", lambda x, y: x - y, dtypes=ANY)
 scalar("multiply", lambda x, y: x * y, dtypes=ANY)
 scalar("divide", lambda x, y: x / y, "normal", "nonzero")
@@ -217,7 +220,7 @@ scalar("left_shift", lambda x, y: x * 2**y, (0, 8), (0, 4), dtypes=("int32", "in
 scalar("right_shift", lambda x, y: x // 2**y, (-50, 50), (0, 6), dtypes=("int32", "int64"), smooth=False)
 scalar("shl", lambda x, y: x * 2**y, (0, 8), (0, 4), dtypes=("int32", "uint32"), smooth=False)
 scalar("shr", lambda x, y: x // 2**y, (-50, 50), (0, 6), dtypes=("int32", "int64"), smooth=False)
-scalar("exp", lambda x: np.e**x, ulps=8, dtypes=(*FLOATS, "float16"))
+scalar("exp", lambda x: np.e**x, ulps=8, dtypes=(*FLOATS, *HALVES))
 scalar("exp2", lambda x: 2**x)
 scalar("expm1", lambda x: 2 * np.exp(x / 2) * np.sinh(x / 2))
 scalar("log", lambda x: np.log2(x) * np.log(2), (0.1, 9.0))
@@ -253,6 +256,9 @@ scalar("trigamma", lambda x: special.polygamma(1, x), (0.1, 6.0), ulps=16, smoot
 
 def cast_row(source: str, target: str, values: Any = "normal") -> None:
     def formula(x: np.ndarray) -> np.ndarray:
+        if target == "bfloat16":  # 8 binary digits, half-way cases to even ones
+            fraction, exponent = np.frexp(x)
+            return np.ldexp(np.round(fraction * 256), exponent - 8)
         return x != 0 if target == "bool" else x.astype(target)
 
     row(f"Cast {source} to {target}", [Arg((n, m), values, source)], Cast(target), formula, dtypes=("float32",),
@@ -262,7 +268,8 @@ def cast_row(source: str, target: str, values: Any = "normal") -> None:
 for source, target in (
     ("float32", "float64"), ("float64", "float32"), ("float32", "float16"), ("float32", "int32"), ("float64", "int64"),
     ("float32", "bool"), ("int32", "float32"), ("int64", "float64"), ("int32", "int64"), ("int64", "int32"),
-    ("bool", "float32"), ("bool", "int32"), ("uint8", "float32"), ("int32", "bool"),
+    ("bool", "float32"), ("bool", "int32"), ("uint8", "float32"), ("int32", "bool"), ("float32", "bfloat16"),
+    ("bfloat16", "float32"), ("bfloat16", "int32"), ("bool", "bfloat16"),
 ):  # fmt: skip
     cast_row(source, target)
 cast_row("float32", "uint8", values=(0.0, 200.0))
@@ -279,7 +286,7 @@ row("StopGradient", [Arg((n, m))], lambda x: build.stop_gradient(build.exp(x)), 
 
 # ---- moving elements
 
-SHAPED = (*FLOATS, "int32", "bool")
+SHAPED = (*FLOATS, "int32", "bool", "bfloat16")
 row("Broadcast rows", [Arg((m,)), Arg((n, m))], lambda x, y: build.maximum(build.broadcast(x, (n, m), [1]), y),
     lambda x, y: np.array([np.maximum(x, r) for r in y]), dtypes=SHAPED)
 row("Broadcast between", [Arg((n, m))], lambda x: build.broadcast(x, (n, 3, m), [0, 2]),
@@ -315,7 +322,7 @@ row("Concat", [Arg((n, m)), Arg((n, 3)), Arg((n, 2 * m))], Concat(1), lambda *x:
 
 # ---- sums and products
 
-COUNTED = (*FLOATS, "int32", "int64", "float16")
+COUNTED = (*FLOATS, "int32", "int64", *HALVES)
 row("Reduce sum", [Arg((n, m))], Reduce("sum", (1,)), lambda x: np.array([sum(r) for r in x]),
     dtypes=COUNTED, length=m)
 row("Reduce sum of columns", [Arg((n, m))], Reduce("sum", (0,)), lambda x: x.T.sum(1), dtypes=COUNTED, length=n)
@@ -340,7 +347,7 @@ def contract(name: str, x: Arg, w: Arg, op: Contract, text: str, length: Dim, **
 
 
 contract("rows by columns", Arg((n, m)), Arg((m, 7)), Contract((0, 1), (1, 2), (0, 2)), "ab,bc->ac", m,
-         dtypes=(*FLOATS, "int32", "float16"))
+         dtypes=(*FLOATS, "int32", *HALVES))
 contract("first transposed", Arg((m, n)), Arg((m, 7)), Contract((1, 0), (1, 2), (0, 2)), "ba,bc->ac", m)
 contract("second transposed", Arg((n, m)), Arg((9, m)), Contract((0, 1), (2, 1), (0, 2)), "ab,cb->ac", m)
 contract("batches", Arg((3, n, m)), Arg((3, m, 5)), Contract((0, 1, 2), (0, 2, 3), (0, 1, 3)), "zab,zbc->zac", m)

@@ -58,10 +58,10 @@ def constant(value: Any, dtype: str | None = None) -> Node:
     array = np.asarray(value)
     if array.ndim == 0:
         return Literal.of(dtype, array[()])()
-    flat = np.ascontiguousarray(array.astype(dtypes.named(dtype).numpy))
+    flat = np.ascontiguousarray(dtypes.rounded(dtype, array))
     if flat.size > 1 and (flat == flat.ravel()[0]).all():
         return full(flat.shape, flat.ravel()[0], dtype)
-    return Array(dtype, flat.shape, flat.tobytes())()
+    return Array(dtype, flat.shape, dtypes.encoded(dtype, flat).tobytes())()
 
 
 def _own_dtype(value: Any) -> str:

@@ -55,15 +55,14 @@ class Literal(Op):
 
     @classmethod
     def of(cls, dtype: str, value) -> Literal:
-        numpy = dtypes.named(dtype).numpy
         with np.errstate(over="ignore"):
-            raw = np.asarray(value).astype(numpy).tobytes()
+            raw = dtypes.encoded(dtype, value).tobytes()
         return cls(dtype, int.from_bytes(raw, "little"))
 
     @property
     def value(self):
-        numpy = dtypes.named(self.dtype).numpy
-        return np.frombuffer(struct.pack("<Q", self.bits)[: numpy.itemsize], numpy)[0]
+        memory = dtypes.named(self.dtype).memory
+        return dtypes.decoded(self.dtype, np.frombuffer(struct.pack("<Q", self.bits)[: memory.itemsize], memory))[0]
 
     def infer(self):
         return TensorType(self.dtype, ())
@@ -83,7 +82,7 @@ class Literal(Op):
 
 @dataclass(frozen=True)
 class Array(Op):
-    """A literal array, row-major bytes."""
+    """A literal array, row-major bytes as they are in memory."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -93,7 +92,8 @@ class Array(Op):
         return TensorType(self.dtype, self.shape)
 
     def numpy(self, env):
-        return np.frombuffer(self.data, dtypes.named(self.dtype).numpy).reshape(self.shape)
+        memory = np.frombuffer(self.data, dtypes.named(self.dtype).memory)
+        return dtypes.decoded(self.dtype, memory).reshape(self.shape)
 
     def grad(self, g, out):
         return ()

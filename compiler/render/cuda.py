@@ -479,13 +479,13 @@ class _Writer:
             case Apply():
                 template = _template(e)
                 assert template is not None
-                arguments = [f"(float){texts[a]}" if a.dtype == "float16" else texts[a] for a in e.args]
+                arguments = [f"(float){texts[a]}" if _is_half(a.dtype) else texts[a] for a in e.args]
                 if re.fullmatch(r"\w+\((, |\{\d\})*\)", template):
                     arguments = [_bare(a) for a in arguments]
                 text = _wrapped(template.format(*arguments))
                 row = dtypes.named(e.dtype)
-                if row.name == "float16":
-                    return f"__half((float){text})"
+                if _is_half(row.name):
+                    return f"{row.cuda}((float){text})"
                 return f"({_ctype(e.dtype)}){text}" if row.kind in "iu" and row.bits < 32 else text
         raise AssertionError(f"{type(e).__name__} has no CUDA text: {e!r}")
 
@@ -537,7 +537,7 @@ def _template(e: Apply) -> str | None:
 
 
 def _expanded(e: Apply) -> Expr:
-    """A function without a spelling here in simpler ones; those of float16 in float32."""
+    """A function without a spelling here in simpler ones; those of float16 and bfloat16 in float32."""
     expand = e.fn.expand
     assert expand is not None, f"{e.fn} has neither a CUDA spelling for {e.args[-1].dtype} nor an expansion"
     wide = [Cast(c, a) if (c := dtypes.named(a.dtype).compute) != a.dtype else a for a in e.args]
@@ -550,6 +550,11 @@ def _is_scalar(b: Buffer) -> bool:
     return b.space in ("local", "register") and product(b.shape) == 1
 
 
+def _is_half(dtype: str) -> bool:
+    """Whether it is stored in 16 bits and computed in 32."""
+    return dtypes.named(dtype).compute != dtype
+
+
 def _ctype(dtype: str) -> str:
     return dtypes.named(dtype).cuda
 
@@ -559,14 +564,14 @@ def _cast(to: str, of: str, text: str) -> str:
     new, old = dtypes.named(to), dtypes.named(of)
     if new is old:
         return text
-    if of == "float16":
+    if _is_half(of):
         text = f"(float){text}"
         if to == "float32":
             return text
     if new.kind == "b":
         return f"({text} != 0)"
-    if to == "float16":
-        return f"__half({'' if of == 'float64' else '(float)'}{text})"
+    if _is_half(to):
+        return f"{new.cuda}({'' if of == 'float64' else '(float)'}{text})"
     if old.kind == "f" and new.kind in "iu":
         ends = (_literal(Const(to, end(new))) for end in (lowest, highest))
         return f"gn_integer<{new.cuda}>({_bare(text)}, {', '.join(ends)})"
@@ -590,7 +595,7 @@ def _literal(c: Const) -> str:
         text = "__int_as_float(0x7fc00000)"
     else:
         text = f"{np.float32(value)!s}f" if math.isfinite(value) else _infinity(value, "float")
-    return f"__half({text})" if row.bits == 16 else text
+    return f"{row.cuda}({text})" if row.bits == 16 else text
 
 
 def _infinity(value: float, ctype: str) -> str:

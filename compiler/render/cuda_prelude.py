@@ -47,4 +47,14 @@ struct __half {  // stored in 16 bits, computed in 32
   __device__ __half(double x) : bits(gn_half_bits(x)) {}
   __device__ operator float() const { return gn_half_value(bits); }
 };
+struct gn_bfloat16 {  // the upper half of a float, rounded to even
+  unsigned short bits;
+  gn_bfloat16() = default;
+  __device__ gn_bfloat16(float x) {
+    unsigned int b = gn_bits<unsigned int>(x);
+    bits = x != x ? b >> 16 | 0x40 : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+  }
+  __device__ gn_bfloat16(double x) : gn_bfloat16((float)x) {}
+  __device__ operator float() const { return gn_bits<float>((unsigned int)bits << 16); }
+};
 """

@@ -46,6 +46,7 @@ from gnomon.compiler.kernel import (
     children,
     statements,
 )
+from gnomon.compiler.ops import avx512
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol, substitute
 from gnomon.compiler.targets import Target
@@ -58,7 +59,7 @@ def render(kernel: Kernel, name: str, target: Target) -> str:
 
 
 def ltype(dtype: str, lanes: int = 1) -> str:
-    """The type of a value in registers: float16 is computed as float."""
+    """The type of a value in registers: float16 and bfloat16 are computed as float."""
     t = dtypes.named(dtypes.named(dtype).compute).llvm
     return t if lanes == 1 else f"<{lanes} x {t}>"
 
@@ -73,7 +74,7 @@ def number(dtype: str, value) -> str:
     row = dtypes.named(dtype)
     if row.kind == "f":
         with np.errstate(over="ignore"):
-            exact = float(row.numpy.type(value))
+            exact = float(dtypes.rounded(dtype, row.numpy.type(value)))
         return f"0x{struct.unpack('<Q', struct.pack('<d', exact))[0]:016X}"
     if row.kind == "b":
         return "true" if value else "false"
@@ -103,6 +104,7 @@ class Scope:
 class _Renderer:
     def __init__(self, kernel: Kernel, name: str, target: Target):
         self.kernel, self.name, self.target = kernel, name, target
+        self.avx512 = target.vector_bytes * 8 == avx512.BITS and "+avx512f" in target.features.split(",")
         self.counter = 0
         self.entry: list[str] = []  # allocas
         self.scopes = [Scope("function", label="entry")]
@@ -323,10 +325,13 @@ class _Renderer:
         return Operand(self.emit(level, f"and {ltype('bool', lanes)} {left}, {right}"), lanes, level)
 
     def store(self, s: Store) -> None:
-        value = self.value(s.value)
+        dtype = s.buffer.dtype
+        whole = s.value
+        if s.buffer.space != "register" and isinstance(whole, Cast) and dtypes.named(dtype).compute == whole.x.dtype:
+            whole = whole.x  # a store rounds
+        value = self.value(whole)
         offset = s.buffer.offset(s.index)
         self._stale(s.buffer)
-        dtype = s.buffer.dtype
         if s.buffer.space == "register":
             slot, lanes = self._register(s.buffer, offset, self.width if self._on_lane(offset) else 1)
             if self.masks and lanes > 1:
@@ -489,16 +494,17 @@ class _Renderer:
         return self._template(e) is None
 
     def _expanded(self, e: Apply) -> Expr:
-        cached = _expansions.get(e)
+        cached = _expansions.get((e, self.avx512))
         if cached is None:
-            if e.fn.expand is None:
+            own = e.args[-1].dtype
+            wide = dtypes.named(own).compute
+            expand = avx512.EXPANSIONS.get(e.fn.name, {}).get(wide) if self.avx512 else None
+            expand = expand or e.fn.expand
+            if expand is None:
                 raise CompileError(f"{e.fn.name} has no spelling for {e.args[-1].dtype} on this target")
-            if e.args[-1].dtype == "float16":
-                inner = e.fn.expand(*(Cast("float32", a) if a.dtype == "float16" else a for a in e.args))
-                cached = Cast("float16", inner) if e.dtype == "float16" else inner
-            else:
-                cached = e.fn.expand(*e.args)
-            _expansions[e] = cached
+            # what comes of it has the type of registers: it is rounded where it is stored, and not before
+            cached = expand(*(Cast(wide, a) if a.dtype == own != wide else a for a in e.args))
+            _expansions[e, self.avx512] = cached
         return cached
 
     def _template(self, e: Apply) -> str | None:
@@ -552,10 +558,50 @@ class _Renderer:
         texts = [self._spread(a, x.dtype, lanes, level) for a, x in zip(args, e.args, strict=True)]
         template = self._template(e)
         assert template is not None
+        if e.fn.bits:
+            return Operand(self._by_registers(e, template, texts, lanes, level), lanes, level)
         t = ltype(last, lanes)
         mangled = (f"v{lanes}" if lanes > 1 else "") + _mangled(ltype(last))
         code = template.format(*texts, t=t, m=mangled, c=ltype("bool", lanes))
         return Operand(self.emit(level, code), lanes, level)
+
+    def _by_registers(self, e: Apply, template: str, texts: list[str], lanes: int, level: int) -> str:
+        """An instruction on registers of one width, on any number of lanes."""
+        types = [ltype(a.dtype) for a in e.args]
+        width = e.fn.bits // dtypes.named(e.args[-1].dtype).bits
+        count = -(-lanes // width)
+        if lanes == 1:
+            registers = [
+                [self.emit(level, f"insertelement <{width} x {t}> poison, {t} {x}, i32 0")]
+                for t, x in zip(types, texts, strict=True)
+            ]
+        elif lanes == width:
+            registers = [[x] for x in texts]
+        else:
+            registers = [self._pieces(x, t, lanes, width, level) for t, x in zip(types, texts, strict=True)]
+        found = [self.emit(level, template.format(*(own[k] for own in registers))) for k in range(count)]
+        t = ltype(e.dtype)
+        if lanes == 1:
+            return self.emit(level, f"extractelement <{width} x {t}> {found[0]}, i32 0")
+        while len(found) > 1:  # two by two, the last with nothing if their number is odd
+            found += ["poison"] * (len(found) % 2)
+            pairs = zip(found[::2], found[1::2], strict=True)
+            found = [self._shuffled(f"<{width} x {t}>", a, b, range(2 * width), level) for a, b in pairs]
+            width *= 2
+        whole = f"<{width} x {t}>"
+        return found[0] if width == lanes else self._shuffled(whole, found[0], "poison", range(lanes), level)
+
+    def _pieces(self, text: str, t: str, lanes: int, width: int, level: int) -> list[str]:
+        """A vector cut into vectors of `width` lanes, the last filled up with anything."""
+        return [
+            self._shuffled(f"<{lanes} x {t}>", text, "poison", range(first, first + width), level, lanes)
+            for first in range(0, lanes, width)
+        ]
+
+    def _shuffled(self, t: str, a: str, b: str, places: range, level: int, end: int | None = None) -> str:
+        """The lanes of two vectors at some places, those from `end` on being anything."""
+        lanes = ", ".join("i32 poison" if end is not None and k >= end else f"i32 {k}" for k in places)
+        return self.emit(level, f"shufflevector {t} {a}, {t} {b}, <{len(places)} x i32> <{lanes}>")
 
     def _first_in_memory(self, offset: Dim, stride: int) -> Dim:
         """Where a vector begins whose neighbours are `stride` (1 or -1) apart: backwards, at the last lane."""
@@ -965,6 +1011,11 @@ class _Renderer:
         if dtype == "float16":
             t = f"<{lanes} x half>" if lanes > 1 else "half"
             return self.emit(level, f"fpext {t} {raw} to {ltype(dtype, lanes)}")
+        if dtype == "bfloat16":
+            half, whole = ltype("uint16", lanes), ltype("uint32", lanes)
+            bits = self.emit(level, f"zext {half} {raw} to {whole}")
+            bits = self.emit(level, f"shl {whole} {bits}, {self._splat('16', 'uint32', lanes)}")
+            return self.emit(level, f"bitcast {whole} {bits} to {ltype(dtype, lanes)}")
         return raw
 
     def _to_memory(self, text: str, dtype: str, lanes: int, level: int) -> str:
@@ -974,10 +1025,38 @@ class _Renderer:
             return self.emit(
                 level, f"fptrunc {ltype(dtype, lanes)} {text} to {f'<{lanes} x half>' if lanes > 1 else 'half'}"
             )
+        if dtype == "bfloat16":
+            return self._upper_half(text, lanes, level)
         return text
+
+    def _upper_half(self, text: str, lanes: int, level: int) -> str:
+        """float -> the bits of the nearest bfloat16, ties to even; of a NaN those that make it a quiet one.
+
+        In integers: LLVM calls a library for `fptrunc` to bfloat where the processor has no such instruction, and that
+        of AVX-512 takes subnormal numbers for 0.
+        """
+        f, whole, half = (ltype(d, lanes) for d in ("float32", "uint32", "uint16"))
+        constant = lambda value: self._splat(str(value), "uint32", lanes)
+        bits = self.emit(level, f"bitcast {f} {text} to {whole}")
+        upper = self.emit(level, f"lshr {whole} {bits}, {constant(16)}")
+        odd = self.emit(level, f"and {whole} {upper}, {constant(1)}")
+        more = self.emit(level, f"add {whole} {odd}, {constant(0x7FFF)}")
+        near = self.emit(level, f"add {whole} {bits}, {more}")
+        near = self.emit(level, f"lshr {whole} {near}, {constant(16)}")
+        quiet = self.emit(level, f"or {whole} {upper}, {constant(0x40)}")
+        nan = self.emit(level, f"fcmp uno {f} {text}, {text}")
+        bits = self.emit(level, f"select {ltype('bool', lanes)} {nan}, {whole} {quiet}, {whole} {near}")
+        return self.emit(level, f"trunc {whole} {bits} to {half}")
+
+    def _rounded(self, text: str, dtype: str, lanes: int, level: int) -> str:
+        """A value in registers as memory would hold it."""
+        return self._from_memory(self._to_memory(text, dtype, lanes, level), dtype, lanes, level)
 
     def _cast(self, text: str, of: str, to: str, lanes: int, level: int) -> str:
         """NumPy's astype; floats to integers saturate and NaN gives 0."""
+        if dtypes.named(to).compute != to and of != to:
+            wide = dtypes.named(to).compute
+            return self._rounded(self._cast(text, of, wide, lanes, level), to, lanes, level)
         a, b = dtypes.named(dtypes.named(of).compute), dtypes.named(dtypes.named(to).compute)
         if a is b:
             return text
@@ -1013,7 +1092,7 @@ def _renamed(names: set[Local], k: int, e: Expr) -> Expr | None:
     return Local(f"{e.name}.{k}", e.dtype) if isinstance(e, Local) and e in names else None
 
 
-_expansions: dict[Apply, Expr] = {}
+_expansions: dict[tuple[Apply, bool], Expr] = {}
 _strides: dict[tuple, tuple[int | None]] = {}
 REMEMBERED = 1000, 10_000
 """Expansions and strides from which on they are forgotten between two kernels: they hold expressions and sizes."""

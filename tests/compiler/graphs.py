@@ -89,7 +89,7 @@ def value(leaf: Node, sizes: Mapping[str, int], rng: np.random.Generator) -> np.
     if numpy.kind in "iu":
         return rng.integers(-9 if numpy.kind == "i" else 0, 10, shape).astype(numpy)
     drawn = rng.standard_normal(shape)
-    return np.where(rng.random(shape) < 0.3, np.round(drawn), drawn).astype(numpy)
+    return dtypes.rounded(leaf.dtype, np.where(rng.random(shape) < 0.3, np.round(drawn), drawn))
 
 
 def _leaf(dtype: str, shape: Sequence[Dim]) -> Node:

@@ -94,6 +94,8 @@ CASES: dict[str, Case] = {
     "scalar": (lambda x: build.exp(x), (given(),)),
     "double": (lambda x: build.log1p(build.square(x)), (given(b, m, dtype="float64"),)),
     "half": (lambda x: [build.exp(x), build.sum(x, 1)], (given(b, m, dtype="float16"),)),
+    "bfloat16": (lambda x: [build.exp(x), build.sum(x, 1)], (given(b, m, dtype="bfloat16"),)),
+    "dense_in_bfloat16": (dense, tuple(given(*s, dtype="bfloat16") for s in ((b, m), (m, 20), (20,)))),
     "row_sum": (lambda x: build.sum(x, 1), (given(b, m),)),
     "column_sum": (lambda x: build.sum(x, 0), (given(b, m),)),
     "whole_sum": (lambda x: [build.sum(x), build.max(x), build.min(x)], (given(b, m),)),
@@ -143,7 +145,7 @@ def values_of(inputs: Sequence[Node], sizes: dict[str, int]) -> dict[Node, np.nd
     for x in inputs:
         shape = env.shape(x.shape)
         if dtypes.is_float(x.dtype):
-            found[x] = rng.standard_normal(shape).astype(x.dtype)
+            found[x] = dtypes.rounded(x.dtype, rng.standard_normal(shape))
         else:
             found[x] = rng.integers(0, 2 if x.dtype == "bool" else 7, shape).astype(x.dtype)
     return found
@@ -155,7 +157,8 @@ def check(name: str, sizes: dict[str, int], order: int) -> None:
     want = evaluate_graph(outputs, values, sizes)
     got = batch().run(name, list(values.values()), order)
     for node, a, w in zip(outputs, got, want, strict=True):
-        tolerance = 0 if not dtypes.is_float(node.dtype) else {"float16": 4e-3, "float64": 1e-12}.get(node.dtype, 2e-5)
+        other = {"bfloat16": 3e-2, "float16": 4e-3, "float64": 1e-12}
+        tolerance = 0 if not dtypes.is_float(node.dtype) else other.get(node.dtype, 2e-5)
         np.testing.assert_allclose(a, w, rtol=tolerance, atol=tolerance, err_msg=repr(node))
 
 

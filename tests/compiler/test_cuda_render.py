@@ -394,31 +394,34 @@ def test_every_cast_constant_and_bit_pattern() -> None:
     def store(name: str, value: Expr, want: np.ndarray) -> None:
         writes.append(Buffer(name, value.dtype, (6,)))
         body.append(Store(writes[-1], (at,), value))
-        outputs[name], wanted[name] = np.zeros(6, value.dtype), want
+        outputs[name], wanted[name] = np.zeros(6, dtypes.named(value.dtype).memory), dtypes.encoded(value.dtype, want)
 
     for d, x in sources.items():
-        numbers = values.astype(d)
-        for to in dtypes.TABLE:
-            store(f"{d}_to_{to}", Cast(to, Load(x, (at,))), numbers.astype(to))
         row = dtypes.named(d)
+        numbers = values.astype(row.numpy)
+        for to in dtypes.TABLE:
+            store(f"{d}_to_{to}", Cast(to, Load(x, (at,))), numbers.astype(dtypes.named(to).numpy))
         if row.kind == "f":
-            extremes = [np.finfo(d).max, -np.finfo(d).tiny, np.inf, -np.inf, np.nan, -0.0, 0.1]
+            limits = dtypes.limits(d)
+            extremes = [limits.max, -limits.tiny, np.inf, -np.inf, np.nan, -0.0, 0.1]
         else:
             extremes = [0, 1] if row.kind == "b" else [np.iinfo(d).min, np.iinfo(d).max]
         for k, extreme in enumerate(extremes):
-            store(f"{d}_{k}", Const(d, extreme), np.full(6, extreme, d))
+            store(f"{d}_{k}", Const(d, extreme), np.full(6, extreme, row.numpy))
         if row.kind == "f":
             bits = f"uint{row.bits}"
-            store(f"{d}_bits", Bitcast(bits, Load(x, (at,))), numbers.view(bits))
+            store(f"{d}_bits", Bitcast(bits, Load(x, (at,))), dtypes.encoded(d, numbers).view(bits))
             store(f"{d}_back", Bitcast(d, Bitcast(bits, Load(x, (at,)))), numbers)
     kernel = Kernel(tuple(sources.values()), tuple(writes), (For(i, tuple(body), "parallel"),), label="casts")
     text = program([render(kernel, "casts")])
-    arrays = {f"x_{d}": values.astype(d) for d in dtypes.TABLE} | outputs
+    numpy = {d: values.astype(dtypes.named(d).numpy) for d in dtypes.TABLE}
+    arrays = {f"x_{d}": dtypes.encoded(d, x) for d, x in numpy.items()} | outputs
     launch(Module(text), "casts", kernel, arrays)
-    for name, want in wanted.items():
-        np.testing.assert_array_equal(outputs[name], want, err_msg=name)
+    for b in writes:
+        got, want = (dtypes.decoded(b.dtype, a[b.name]) for a in (outputs, wanted))
+        np.testing.assert_array_equal(got, want, err_msg=b.name)
         if want.dtype.kind == "f":
-            np.testing.assert_array_equal(np.signbit(outputs[name]), np.signbit(want), err_msg=name)
+            np.testing.assert_array_equal(np.signbit(got), np.signbit(want), err_msg=b.name)
 
 
 @needs_compiler
@@ -444,6 +447,31 @@ def test_half_precision_rounds_to_nearest_even() -> None:
     wide = np.zeros(len(bits), np.float32)
     launch(module, "widen", widen, {"h": halves, "f": wide})
     np.testing.assert_array_equal(wide, halves.astype(np.float32))
+
+
+@needs_compiler
+def test_bfloat16_rounds_to_nearest_even() -> None:
+    """Every bfloat16 survives, and so does a NaN; numbers between two of them go to the nearer, or to the even one."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    values = (bits.astype(np.uint32) << 16).view(np.float32)
+    finite = np.unique(values[np.isfinite(values)].astype(np.float64))
+    steps = np.random.default_rng(0).choice([0.25, 0.5, 0.75], len(finite) - 1)
+    between = (finite[:-1] + steps * np.diff(finite)).astype(np.float32)
+    place = np.searchsorted(finite, between, "right") - 1
+    even = np.where((finite[place].astype(np.float32).view(np.uint32) >> 16) % 2 == 0, place, place + 1)
+    near = finite[np.where(steps == 0.5, even, place + (steps > 0.5))].astype(np.float32)
+    given = np.concatenate([between, values])
+    x, y = Buffer("x", "float32", (len(given),)), Buffer("y", "bfloat16", (len(given),))
+    i, at = loop("i", len(given))
+    narrow = Kernel((x,), (y,), (For(i, (Store(y, (at,), Cast("bfloat16", Load(x, (at,)))),), "parallel"),))
+    got = np.zeros(len(given), dtypes.named("bfloat16").memory)
+    launch(Module(program([render(narrow, "narrow")])), "narrow", narrow, {"x": given, "y": got})
+    found = dtypes.decoded("bfloat16", got)
+    np.testing.assert_array_equal(found[: len(near)], near)
+    kept = found[len(near) :]
+    number = ~np.isnan(values)
+    np.testing.assert_array_equal(kept.view(np.uint32)[number], values.view(np.uint32)[number])
+    np.testing.assert_array_equal(np.isnan(kept), ~number)
 
 
 # ---- every scalar function

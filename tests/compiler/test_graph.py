@@ -126,7 +126,7 @@ def test_a_number_keeps_its_value(dtype):
     for value in (0, 1) if dtype == "bool" else (0, 1, 100):
         found = Literal.of(dtype, value)().op.value
         assert found == value
-        assert found.dtype == dtype
+        assert found.dtype == TABLE[dtype].numpy
 
 
 def op_classes() -> list[type[Op]]:

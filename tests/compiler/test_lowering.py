@@ -184,7 +184,7 @@ def test_products_of_any_shape(shape):
     check_all([x, w, *extra], turned)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int32", "int64"])
 def test_products_of_any_dtype(dtype):
     x, w = leaf(1, n, 17, dtype=dtype), leaf(2, 17, 24, dtype=dtype)
     check_all([x, w], build.matmul(x, w))
@@ -317,7 +317,7 @@ def test_transposed_operands():
     check_all([x], build.add(back, x))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "uint8", "int32", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool"])
 def test_other_dtypes(dtype):
     x, y = leaf(1, n, m, dtype=dtype), leaf(2, m, dtype=dtype)
     if dtype == "bool":
@@ -334,7 +334,7 @@ def test_other_dtypes(dtype):
         check_all([x, y], output)
 
 
-@pytest.mark.parametrize("source", ["float32", "float64", "float16", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("source", ["float32", "float64", "float16", "bfloat16", "int32", "uint8", "bool"])
 def test_mixed_dtypes_in_one_kernel(source):
     x = leaf(1, n, m, dtype=source)
     outputs = [build.cast(x, target) for target in ("float32", "float64", "int64", "bool", "int8") if target != source]

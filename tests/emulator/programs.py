@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from gnomon.compiler.compile import Request, Stages, all_steps, compile
-from gnomon.compiler.dtypes import named
+from gnomon.compiler.dtypes import decoded, encoded, named
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops.leaves import key_of
 from gnomon.compiler.program import Branch, Clear, Copy, Launch, Program, Repeat, Step
@@ -59,7 +59,7 @@ class Emulated:
     def __call__(
         self, inputs: Sequence[np.ndarray], variables: Sequence[np.ndarray] = (), order: int = 0
     ) -> list[np.ndarray]:
-        """Outputs of one call."""
+        """Outputs of one call; those of bfloat16 as NumPy holds them."""
         program = self.program
         sizes = {
             name: inputs[k].shape[axis] if axis >= 0 else int(inputs[k])
@@ -68,14 +68,15 @@ class Emulated:
         slots = self._slots(sizes)
         for slot, array in zip(program.inputs, inputs, strict=True):
             assert array.shape == slots[slot].shape, (program.slots[slot], array.shape)
-            assert array.dtype == slots[slot].dtype, (program.slots[slot], array.dtype)
-            slots[slot] = np.ascontiguousarray(array).reshape(array.shape)
+            row = named(program.slots[slot].dtype)
+            assert array.dtype in (row.numpy, row.memory), (program.slots[slot], array.dtype)
+            slots[slot] = np.ascontiguousarray(encoded(row.name, array)).reshape(array.shape)
         for (slot, _), array in zip(program.variables, variables, strict=True):
             slots[slot] = array
         for slot, data in program.constants:
             slots[slot][...] = np.frombuffer(data, slots[slot].dtype).reshape(slots[slot].shape)
         self._run(program.steps, slots, sizes, order)
-        return [slots[s] for s in program.outputs]
+        return [decoded(program.slots[s].dtype, slots[s]) for s in program.outputs]
 
     def _slots(self, sizes: dict[str, int]) -> list[np.ndarray]:
         """An array for each slot; temporaries share one arena by their lifetimes. All is poisoned."""
@@ -90,10 +91,11 @@ class Emulated:
         found = []
         for k, (slot, shape) in enumerate(zip(slots, shapes, strict=True)):
             if slot.row is not None:
-                found.append(np.empty(shape, slot.dtype))  # in its place: another one's memory, each time elsewhere
+                # in its place: another one's memory, each time elsewhere
+                found.append(np.empty(shape, named(slot.dtype).memory))
                 continue
             raw = memory[place[k] : place[k] + bytes_[k]] if k in place else np.full(bytes_[k], 0x7F, np.uint8)
-            found.append(raw.view(slot.dtype).reshape(shape))
+            found.append(raw.view(named(slot.dtype).memory).reshape(shape))
         return found
 
     def _at(self, k: int, slots: list[np.ndarray], sizes: dict[str, int]) -> np.ndarray:
