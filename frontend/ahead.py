@@ -34,8 +34,11 @@ from gnomon.runtime import gnx
 from gnomon.runtime.device import device
 from gnomon.runtime.executable import Executable
 from gnomon.saving.files import to_write, written_aside
-from gnomon.tracing import BATCH, Traced, traced
+from gnomon.tracing import BATCH, Traced, Weighing, traced
 from gnomon.variable import Variable
+
+THREADS = ("callback", "pthreads")
+"""Ways to share the work of a call."""
 
 LITTLE = 64 << 10
 """Bytes of weights that nobody minds where there is an operating system."""
@@ -90,8 +93,9 @@ def build(
     max_batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     embed: bool = True,
-    threads: bool = False,
+    threads: bool | str = False,
     train: bool = False,
+    weighing: Weighing | None = None,
     pack: bool | None = None,
     told: Callable[[str], None] = lambda what: None,
 ) -> aot.Library:
@@ -104,8 +108,11 @@ def build(
     max_batch  the largest number of samples, where any is allowed
     sizes      values of other open sizes, by name
     embed      whether the weights are inside; else they are a file of their own
-    threads    whether the functions can share their work among threads of the caller's
+    threads    whether the functions can share their work among threads: of the caller's ('callback' or True), or such
+               that the library can also start by itself ('pthreads')
     train      whether it can be trained too; the model must be compiled
+    weighing   what samples count in training; left out, its functions take a weight for each sample if the model was
+               compiled with `weighted_metrics`
     pack       whether weights are stored as products read them quickest, which may be beside what they are for calls of
                few samples; left out, if that makes them no more than a quarter larger. Weights that are trained or
                have 8 bits are never packed
@@ -119,10 +126,11 @@ def build(
     fixed = dict(sizes or {})
     if batch is not None:
         fixed[BATCH] = batch
+    _check_threads(threads, target)
     told("tracing the model")
     if isinstance(source, Quantized) and train:
         raise ArgumentError(f"{source.name!r} has weights of 8 bits, which cannot be trained")
-    parts = source.traced if isinstance(source, Quantized) else traced(source, train)
+    parts = source.traced if isinstance(source, Quantized) else traced(source, train, weighing)
     _check_sizes([t.graph for t in parts], fixed, {} if max_batch is None else {BATCH: max_batch})
     if targets.is_bare(target) and max_batch is None:
         _check_closed(parts, fixed, target)
@@ -143,7 +151,8 @@ def build(
         metrics = [key_of(v.node) for m in source.metrics for v in m.variables]
     return aot.Library(
         prefix, f"{_kind(source)} {source.name!r}", gnomon.__version__, target, tuple(routines),
-        _stored(routines, variables, changed), embed, threads, largest, tuple(k for k in metrics if k in changed),
+        _stored(routines, variables, changed), embed, bool(threads), threads == "pthreads", largest,
+        tuple(k for k in metrics if k in changed),
     )  # fmt: skip
 
 
@@ -302,6 +311,16 @@ def _check_sizes(graphs: Sequence[Graph], fixed: Mapping[str, int], largest: Map
             raise ArgumentError(f"the size {name!r} must be at least 1, got {value}")
 
 
+def _check_threads(threads: bool | str, target: Target) -> None:
+    if threads not in (False, True, *THREADS):
+        raise ArgumentError(f"threads are {' or '.join(map(repr, THREADS))}, not {threads!r}")
+    if threads == "pthreads" and not aot.has_threads(target.triple):
+        raise ArgumentError(
+            f"{target.triple} has no POSIX threads that a library could start: with 'callback' it uses threads of the "
+            "caller's"
+        )
+
+
 def _check_closed(parts: Sequence[Traced], fixed: Mapping[str, int], target: Target) -> None:
     """Where there is no operating system memory is static, and no size may be open."""
     still: dict[str, str] = {}
@@ -338,5 +357,5 @@ def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
 
 
 __all__ = [
-    "Quantized", "Written", "build", "can_build", "quantized", "target_for", "write", "write_all",
+    "Quantized", "Weighing", "Written", "build", "can_build", "quantized", "target_for", "write", "write_all",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from gnomon.compiler.aot.library import Library, Routine
 from gnomon.compiler.program import Check
 from gnomon.compiler.sizes import Dim, Size, maximum, non_negative
 
-OK, POINTER, SIZE, WORKSPACE, STATE, DATA = range(6)
+OK, POINTER, SIZE, WORKSPACE, STATE, DATA, THREADS = range(7)
 CHECKS = 16
 """What functions return; from CHECKS on, the messages of the programs' own checks."""
 
@@ -38,6 +38,8 @@ def error_texts(library: Library) -> dict[int, str]:
         texts[STATE] = "the state was not made by init or load of this library"
     if library.stateful or not library.embed:
         texts[DATA] = "the data is damaged, cut short, or of another model or version"
+    if library.pool:
+        texts[THREADS] = "the system does not start another thread"
     return texts | {CHECKS + k: message for k, message in enumerate(checks_of(library))}
 
 

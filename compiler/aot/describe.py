@@ -19,6 +19,7 @@ def describe(library: Library) -> dict[str, Any]:
         "state": HEAD + library.state_bytes if library.stateful else 0,
         "resets": bool(library.reset),
         "threads": library.threads,
+        "pool": library.pool,
         "routines": [_routine(r) for r in library.routines],
     }
 

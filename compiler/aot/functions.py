@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gnomon.compiler import dtypes
+from gnomon.compiler.aot import pool
 from gnomon.compiler.aot.codes import (
     CHECKS,
     DATA,
     POINTER,
     SIZE,
     STATE,
+    THREADS,
     WORKSPACE,
     all_checks,
     checks_of,
@@ -55,6 +57,8 @@ class Functions:
         for routine in library.routines:
             self.routine(routine)
         self.workspace_bytes()
+        if library.pool:
+            self.pool()
         self.error_text()
         self.strings("version", library.version)
         head = [f'target triple = "{library.target.triple}"']
@@ -66,6 +70,9 @@ class Functions:
             head.append(f"@weights = internal constant {_bytes(library.weights)}, align {library.align}")
         if library.threads:
             self.parts.append(_share(self.word))
+        if library.pool:
+            head.append(pool.DECLARED)
+            self.parts += pool.PARTS
         head += self.globals
         return "\n".join([*head, *self.parts, "attributes #0 = { nounwind }"]) + "\n"
 
@@ -316,6 +323,40 @@ class Functions:
             most = f.emit(f"trunc i64 {most} to i32")
         f.do(f"ret {self.word} {most}")
         self.parts.append(f.text())
+
+    # ---- threads
+
+    def pool(self) -> None:
+        """What makes a pool of threads, and ends it."""
+        f = self.define("pool_bytes", self.word, ["i64 %count"])
+        f.fail_if(f.emit(f"icmp ugt i64 %count, {pool.MOST}"), 0, self.word)
+        f.do(f"ret i64 {self._pool_bytes(f)}")
+        self.parts.append(f.text())
+
+        f = self.define("pool_create", "i32", ["ptr %threads", "i64 %count", "ptr %memory", "i64 %bytes"])
+        f.fail_if_any([f.emit(f"icmp eq ptr {p}, null") for p in ("%threads", "%memory")], POINTER)
+        f.fail_if(f.emit(f"icmp ugt i64 %count, {pool.MOST}"), SIZE)
+        f.fail_if(f.emit(f"icmp ult i64 %bytes, {self._pool_bytes(f)}"), WORKSPACE)
+        memory = f.aligned("%memory", pool.ALIGN)
+        failed = f.emit(f"call i32 @gnomon.start(ptr {memory}, i64 %count)")
+        f.fail_if(f.emit(f"icmp ne i32 {failed}, 0"), THREADS)
+        f.do("store ptr @gnomon.pool, ptr %threads, align 8")
+        f.do(f"store ptr {memory}, ptr {f.at('%threads', 8)}, align 8")
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+
+        f = self.define("pool_destroy", "i32", ["ptr %threads"])
+        f.fail_if(f.emit("icmp eq ptr %threads, null"), POINTER)
+        memory = f.emit(f"load ptr, ptr {f.at('%threads', 8)}, align 8")
+        f.fail_if(f.emit(f"icmp eq ptr {memory}, null"), POINTER)
+        count = f.emit(f"load i64, ptr {f.at(memory, pool.FIELDS['threads'])}, align 8")
+        f.do(f"call void @gnomon.end(ptr {memory}, i64 {count})")
+        f.do(f"store ptr null, ptr {f.at('%threads', 8)}, align 8")
+        f.do("ret i32 0")
+        self.parts.append(f.text())
+
+    def _pool_bytes(self, f: Function) -> str:
+        return f.emit(f"add i64 {f.emit('mul i64 %count, 8')}, {pool.HEAD + pool.ALIGN - 1}")
 
     # ---- texts
 

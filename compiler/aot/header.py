@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from gnomon.compiler.aot import pool
 from gnomon.compiler.aot.codes import error_texts
 from gnomon.compiler.aot.library import HEAD, LARGEST, Argument, Library, Routine
 from gnomon.compiler.sizes import Dim, symbols
 
-CODES = ("OK", "POINTER", "SIZE", "WORKSPACE", "STATE", "DATA")
+CODES = ("OK", "POINTER", "SIZE", "WORKSPACE", "STATE", "DATA", "THREADS")
 
 
 def header(library: Library) -> str:
@@ -20,7 +21,8 @@ def header(library: Library) -> str:
             f"{library.prefix}: made by gnomon {library.version} from {library.model} for "
             f"{library.target.triple}{f' ({library.target.cpu})' if library.target.cpu else ''}. Do not edit.",
             "",
-            "The functions allocate nothing, keep nothing and start no threads. They may be called from several "
+            f"The functions allocate nothing, keep nothing and start no threads{_unless(library)}. They may be called "
+            "from several "
             "threads at once, each with a workspace"
             f"{' and a state' if library.stateful else ''} of its own. Arrays are row-major and do not overlap.",
         ),
@@ -31,6 +33,8 @@ def header(library: Library) -> str:
     ]
     if library.threads:
         parts.append(_threads(library))
+    if library.pool:
+        parts.append(_pool(library))
     parts.append(_workspace(library))
     if not library.embed:
         parts.append(_weights(library))
@@ -97,6 +101,28 @@ def _threads(library: Library) -> str:
             "",
         ]
     )
+
+
+def _unless(library: Library) -> str:
+    return f"; {library.prefix}_pool_create alone does" if library.pool else ""
+
+
+def _pool(library: Library) -> str:
+    p = library.prefix
+    text = _comment(
+        "Threads of the system's (link with -pthread), for callers who have none of their own.",
+        "",
+        f"create makes a pool of `count` threads, at most {pool.MOST}, the caller of a function among them, in memory "
+        f"of {p}_pool_bytes(count) bytes, and fills in `threads`, which functions are then given. Several calls at "
+        "once may be given the same pool: one has it, the others run alone.",
+        "destroy ends its threads; no function may be running with it.",
+    )
+    lines = [
+        f"size_t {p}_pool_bytes(size_t count);",
+        f"int {p}_pool_create({p}_threads *threads, size_t count, void *memory, size_t bytes);",
+        f"int {p}_pool_destroy({p}_threads *threads);",
+    ]
+    return "\n".join([text, *lines, ""])
 
 
 def _workspace(library: Library) -> str:

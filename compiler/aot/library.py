@@ -131,6 +131,7 @@ class Library:
     version    of gnomon
     embed      whether the weights are inside, or are handed to each function by the caller
     threads    whether functions take a `<prefix>_threads` to share their work
+    pool       whether the library can make such threads itself
     largest    the largest value of each size
     reset      variables that `<prefix>_reset_metrics` sets to their first values, by key
     """
@@ -143,6 +144,7 @@ class Library:
     stored: tuple[Stored, ...]
     embed: bool = True
     threads: bool = False
+    pool: bool = False
     largest: Mapping[str, int] = field(default_factory=dict)
     reset: tuple[int, ...] = ()
 

@@ -16,6 +16,7 @@ from gnomon.cli.printing import as_bytes, as_json, as_table
 ENDING = {"windows": {"obj": ".obj", "static": ".lib", "shared": ".dll"}, "apple": {"shared": ".dylib"},
           "wasm": {"shared": ".wasm"}}  # fmt: skip
 """Where files are called otherwise than in FORMATS, by what is in the target's triple."""
+THREADS = ("callback", "pthreads")
 FORMATS = {"obj": ".o", "static": ".a", "shared": ".so", "gnx": ".gnx"}
 ENDINGS = {
     ".o": "obj", ".obj": "obj", ".a": "static", ".lib": "static",
@@ -32,7 +33,27 @@ def _batch(context: click.Context, parameter: click.Parameter, value: str) -> in
     return int(value)
 
 
-@click.command("compile", short_help="Compile a model or function to a C library.")
+def _classes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[int, float]:
+    found = {}
+    for value in values:
+        match = re.fullmatch(r"(\d+)=(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)", value)
+        if match is None:
+            raise click.BadParameter(f"{value!r} is not CLASS=W, such as 3=2.5")
+        found[int(match[1])] = float(match[2])
+    return found
+
+
+class _Command(click.Command):
+    """`--threads` may stand alone, before anything: it then means the caller's own threads."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        following = zip(args, (*args[1:], ""), strict=False)
+        return super().parse_args(
+            ctx, ["--threads=callback" if a == "--threads" and b not in THREADS else a for a, b in following]
+        )
+
+
+@click.command("compile", cls=_Command, short_help="Compile a model or function to a C library.")
 @TARGET
 @click.option("-o", "--output", required=True, metavar="OUT", help="What to write: OUT.o, OUT.h and so on.")
 @click.option("-f", "--format", "kind", type=click.Choice(list(FORMATS)), help="What form; by OUT's ending.")
@@ -45,10 +66,14 @@ def _batch(context: click.Context, parameter: click.Parameter, value: str) -> in
 @click.option("--weights", type=click.Choice(["embed", "file"]), default="embed", show_default=True,
               help="Inside the library, or in OUT.weights, which the caller loads.")
 @click.option("--train", is_flag=True, help="Also what trains and evaluates it; the model must be compiled.")
+@click.option("--sample-weight", "samples", is_flag=True, help="Training takes a weight for each sample, float[batch].")
+@click.option("--class-weight", "classes", multiple=True, metavar="CLASS=W", callback=_classes,
+              help="What a class counts in training; those not named count 1.")
 @click.option("--pack/--no-pack", default=None, help="Store weights as products read them quickest; it may take more.")
 @click.option("--quantize", type=click.Choice(["int8"]), help="Store weights in 8 bits, with a scale for each channel.")
 @click.option("--calibrate", metavar="FILE", help="Data for --quantize: inputs in a .npy or .npz file; y are labels.")
-@click.option("--threads", is_flag=True, help="Functions can share work among threads of the caller's own.")
+@click.option("--threads", type=click.Choice(THREADS), help="Functions can share their work: with threads of the "
+              "caller's (callback, also if left out), or of the library's own making (pthreads).")
 @JSON
 def compile_command(
     target: str,
@@ -62,10 +87,12 @@ def compile_command(
     sizes: dict[str, int],
     weights: str,
     train: bool,
+    samples: bool,
+    classes: dict[int, float],
     pack: bool | None,
     quantize: str | None,
     calibrate: str | None,
-    threads: bool,
+    threads: str | None,
     machine: bool,
 ) -> None:
     """Compile a model or function to a C library that depends on nothing.
@@ -102,6 +129,11 @@ def compile_command(
     goal = ahead.target_for(to, cpu)
     if (quantize is None) != (calibrate is None):
         raise click.UsageError("--quantize and --calibrate FILE go together: scales are chosen by the data in it")
+    if (samples or classes) and not train:
+        raise click.UsageError("--sample-weight and --class-weight are for training: they go with --train")
+    if samples and classes:
+        raise click.UsageError("--sample-weight and --class-weight exclude each other: a sample has one weight")
+    weighing = ahead.Weighing(samples, classes or None) if samples or classes else None
     system = next((found for part, found in ENDING.items() if part in goal.triple), {})
     ending = path.suffix if path.suffix in ENDINGS else system.get(kind, FORMATS[kind])
     for end in (ending,) if kind == "gnx" else (ending, ".h"):
@@ -113,7 +145,7 @@ def compile_command(
             source = small = quantized(source, target, calibrate, goal)
         library = ahead.build(
             source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
-            threads or kind == "gnx", train, pack, progress,
+            threads or kind == "gnx", train, weighing, pack, progress,
         )  # fmt: skip
         written = ahead.write(library, base, kind, ending, progress)
     finally:
