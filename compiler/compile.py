@@ -197,7 +197,9 @@ class _Plan:
     def _may_overwrite(self, parameter: Node, value: Node) -> bool:
         """Whether `value` can be written over `parameter`: whoever else reads the old value can run before."""
         group = self.of.get(value)
-        if group is None or group.special or parameter in self.outputs or parameter in self.old:
+        if group is None or parameter in self.outputs or parameter in self.old:
+            return False
+        if group.special and [k for k, x in enumerate(value.inputs) if x is parameter] != [value.op.over]:
             return False
         others = [g for g in self.readers.get(parameter, ()) if g is not group]
         if any(g.runs_after(group) for g in others):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -98,8 +98,12 @@ class Op:
                                              Other buffers in them are memory that they want for the time between
     stands_alone(out, *inputs) -> bool      of an op with both rules: whether it is `kernel` for these types
     read(inputs) -> inputs                  those whose values it looks at; others must only be there before
+    over                                    the number of the input over which `kernel` can write the result (both are
+                                             one Buffer then), if there is one
     An op with neither an element rule nor kernels is a step of the program (`Cond`).
     """
+
+    over: ClassVar[int | None] = None
 
     def infer(self, *types: TensorType) -> TensorType | TupleType:
         raise NotImplementedError(type(self).__name__)

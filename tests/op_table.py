@@ -37,6 +37,7 @@ from gnomon.compiler.ops.patches import FirstMax, Patches, Unpatch
 from gnomon.compiler.ops.philox import philox_numpy
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.ops.remat import After, Checkpoint
+from gnomon.compiler.ops.rows import FirstEqual, WriteRows
 from gnomon.compiler.ops.scalar import SCALAR
 from gnomon.compiler.ops.scan import Delayed, Scan
 from gnomon.compiler.ops.shape import Concat, Equate, Pad, Slice
@@ -379,6 +380,24 @@ def added_along(at: np.ndarray, updates: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
+def first_equal(at: np.ndarray) -> np.ndarray:
+    return np.array([list(at).index(i) for i in at], np.int32)
+
+
+def first_of_each(at: Node, size: Dim, shift: int = 0) -> Node:
+    """The positions, -1 in place of those that have come before."""
+    own = build.apply("equal", FirstEqual(size + 2 * shift)(build.add(at, shift)), build.iota(at.shape, 0))
+    return build.where(own, at, build.full_like(at, -1))
+
+
+def written(x: np.ndarray, at: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    out = x.copy()
+    for place, row in reversed(list(zip(at, rows, strict=True))):
+        if 0 <= place < len(x):
+            out[place] = row
+    return out
+
+
 def places(shape: tuple[Dim, ...], below: Dim, dtype: str = "int32") -> Arg:
     return Arg(shape, "positions", dtype, below)
 
@@ -399,6 +418,14 @@ row("ScatterAlong", [places((n, m), 6), Arg((n, m))], lambda i, u: build.scatter
 row("ScatterAlong one", [places((n, 1), m), Arg((n, 1)), Arg((n, m))],
     lambda i, u, x: build.add(build.scatter_along(i, u, m, 1), x),
     lambda i, u, x: x + (i == np.arange(x.shape[1])) * u)
+
+row("FirstEqual", [places((n,), 7)], FirstEqual(7), first_equal, dtypes=("float32",))
+row("FirstEqual clamps", [Arg((m,), (-9, 9), "int64")], FirstEqual(5), lambda i: first_equal(np.clip(i, 0, 4)),
+    dtypes=("float32",))
+row("WriteRows", [Arg((n, m)), places((6,), n), Arg((6, m))], lambda x, i, r: WriteRows()(x, first_of_each(i, n), r),
+    written, dtypes=SHAPED)
+row("WriteRows of numbers", [Arg((n,)), Arg((4,), (-9, 9), "int64"), Arg((4,))],
+    lambda x, i, r: WriteRows()(x, first_of_each(i, n, 9), r), written, dtypes=SHAPED)
 
 # ---- windows
 

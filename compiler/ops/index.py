@@ -49,7 +49,6 @@ TOGETHER = 16
 """Neighbouring columns that one pass along an axis does."""
 
 
-
 def clamped(x: Expr, extent: Dim) -> Expr:
     """An index expression kept within an axis: what memory safety needs. Range errors are for the caller to find."""
     return call("minimum", call("maximum", converted(x, "int64"), Const("int64", 0)), value_of(extent - 1))
@@ -60,12 +59,12 @@ def clamp(x: Expr, extent: Dim) -> Dim:
     return value_size(clamped(x, extent), extent)
 
 
-def _integers(t: TensorType, what: str) -> None:
+def integers(t: TensorType, what: str) -> None:
     if not dtypes.is_integer(t.dtype):
         raise DTypeError(f"{what} needs integer indices, got {t}")
 
 
-def _rows_of_lanes(indices, extent: Dim):
+def rows_of_lanes(indices, extent: Dim):
     """Positions in `size` axes of `extent` elements laid end to end, of which row k of `indices` means the kth."""
     from gnomon.compiler.ops import build
 
@@ -84,7 +83,7 @@ class Gather(Op):
     axis: int
 
     def infer(self, x, indices):
-        _integers(indices, "Gather")
+        integers(indices, "Gather")
         if not 0 <= self.axis < x.rank:
             raise ShapeError(f"cannot gather along axis {self.axis} of {x}")
         return TensorType(x.dtype, x.shape[: self.axis] + indices.shape + x.shape[self.axis + 1 :])
@@ -109,7 +108,7 @@ class Gather(Op):
             return build.transpose(found, [k, *range(k), *range(k + 1, found.rank)])
         rows = build.transpose(x, [0, k + 1, *range(1, k + 1), *range(k + 2, x.rank)])  # [size, n, before, after]
         rows = build.reshape(rows, (size * rows.shape[1], *rows.shape[2:]))
-        found = Gather(0)(rows, _rows_of_lanes(indices, x.shape[k + 1]))  # [size, place, before, after]
+        found = Gather(0)(rows, rows_of_lanes(indices, x.shape[k + 1]))  # [size, place, before, after]
         place = indices.rank - 1
         return build.transpose(
             found, [0, *range(place + 1, place + 1 + k), *range(1, place + 1), *range(place + 1 + k, found.rank)]
@@ -132,7 +131,7 @@ class ScatterAdd(Op):
     size: Dim
 
     def infer(self, indices, updates):
-        _integers(indices, "ScatterAdd")
+        integers(indices, "ScatterAdd")
         k = self.axis
         if updates.shape[k : k + indices.rank] != indices.shape:
             raise ShapeError(f"cannot scatter {updates} at {indices} along axis {k}")
@@ -161,7 +160,7 @@ class ScatterAdd(Op):
         first = range(k + 1, k + 1 + place)
         rest = [*range(1, k + 1), *range(k + 1 + place, updates.rank)]
         moved = build.transpose(updates, [0, *first, *rest])  # [size, place, before, after]
-        total = ScatterAdd(0, size * self.size)(_rows_of_lanes(indices, self.size), moved)
+        total = ScatterAdd(0, size * self.size)(rows_of_lanes(indices, self.size), moved)
         total = build.reshape(total, (size, self.size, *total.shape[1:]))
         return build.transpose(total, [0, *range(2, 2 + k), 1, *range(2 + k, total.rank)])
 
@@ -196,6 +195,7 @@ class ScatterAdd(Op):
         added = Kernel((indices, updates, total), (total,), body, flops, "scatter_add")
         return zeros(out, target, "scatter_add"), added
 
+
 @dataclass(frozen=True)
 class GatherAlong(Op):
     """x's element at `indices` along `axis`, all other axes alike: take_along_axis.
@@ -206,7 +206,7 @@ class GatherAlong(Op):
     axis: int
 
     def infer(self, x, indices):
-        _integers(indices, "GatherAlong")
+        integers(indices, "GatherAlong")
         k = self.axis
         if x.rank != indices.rank or x.shape[:k] + x.shape[k + 1 :] != indices.shape[:k] + indices.shape[k + 1 :]:
             raise ShapeError(f"cannot take elements of {x} along axis {k} at {indices}")
@@ -239,7 +239,7 @@ class ScatterAlong(Op):
     size: Dim
 
     def infer(self, indices, updates):
-        _integers(indices, "ScatterAlong")
+        integers(indices, "ScatterAlong")
         if indices.shape != updates.shape:
             raise ShapeError(f"cannot scatter {updates} at {indices}")
         return TensorType(updates.dtype, (*updates.shape[: self.axis], self.size, *updates.shape[self.axis + 1 :]))
