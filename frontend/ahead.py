@@ -220,7 +220,7 @@ def write(
     base = Path(base)
     told(f"generating code for {library.target.cpu or library.target.triple}")
     texts, exported = aot.modules(library)
-    content = aot.compile_object(texts, exported, library.target)
+    content = aot.compile_object(texts, exported, library.target, library.weights if library.embed else b"")
     code = sum(aot.symbols.read(content).sections.values()) - (len(library.weights) if library.embed else 0)
     told("linking and writing")
     if kind == "static":

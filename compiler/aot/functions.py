@@ -24,8 +24,12 @@ from gnomon.compiler.aot.codes import (
 )
 from gnomon.compiler.aot.layout import owner_of
 from gnomon.compiler.aot.library import HEAD, MAGIC, MIXED, Library, Routine
+from gnomon.compiler.aot.objects import PLACE
 from gnomon.compiler.aot.writing import Function
 from gnomon.compiler.sizes import product
+
+LARGE = 1 << 20
+"""Bytes of weights from which they are put into the object when it is made."""
 
 SHARED_WORK = 10_000
 """Nanoseconds of work below which a launch is not offered to the caller's threads."""
@@ -67,7 +71,7 @@ class Functions:
         if library.stateful or not library.embed:
             self.parts.append(CHECK_SUM.format(mixed=MIXED))
         if library.embed and library.weights:
-            head.append(f"@weights = internal constant {_bytes(library.weights)}, align {library.align}")
+            head.append(_weights(library))
         if library.threads:
             self.parts.append(_share(self.word))
         if library.pool:
@@ -412,6 +416,20 @@ def _bytes(data: bytes) -> str:
     """A constant array of bytes as LLVM spells it."""
     kind = f"[{len(data)} x i8]"
     return f"{kind} zeroinitializer" if not any(data) else f'{kind} c"\\{data.hex(chr(92))}"'
+
+
+def _weights(library: Library) -> str:
+    """The weights as a constant. Large ones are a place that they are put in when the object is there: their text would
+    be three times as long, and take LLVM seconds. It must not reckon with what is not there (`externally_initialized`).
+    """
+    size = len(library.weights)
+    if size < LARGE:
+        return f"@weights = internal constant {_bytes(library.weights)}, align {library.align}"
+    mark, rest = f"[{len(PLACE)} x i8]", f"[{size - len(PLACE)} x i8]"
+    return (
+        f"@weights = internal externally_initialized constant <{{ {mark}, {rest} }}> "
+        f"<{{ {_bytes(PLACE)}, {rest} zeroinitializer }}>, align {library.align}"
+    )
 
 
 def _share(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -116,9 +117,23 @@ def _allocated(text: str, layout: Any) -> int:
     return count * _SIZES.get(found[4], pointer)
 
 
-def compile_object(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
-    """The modules as one relocatable object file."""
+PLACE = hashlib.sha512(b"the weights of a library made by gnomon").digest()
+"""What stands in an object where large weights begin, before they are put there."""
+
+
+def compile_object(texts: Sequence[str], exported: Sequence[str], target: Target, weights: bytes = b"") -> bytes:
+    """The modules as one relocatable object file.
+
+    weights   of the library; only large ones are not in the texts themselves
+    """
     content = machine(target).emit_object(linked(texts, exported, target))
     called = symbols.read(content).undefined
     legal = legalized(texts, called)
-    return content if legal == list(texts) else machine(target).emit_object(linked(legal, exported, target))
+    if legal != list(texts):
+        content = machine(target).emit_object(linked(legal, exported, target))
+    at = content.find(PLACE)
+    if at < 0:
+        return content
+    assert len(weights) > len(PLACE), "weights that are not in the texts must be given"
+    assert not content[at + len(PLACE) : at + len(weights)].strip(b"\0"), "there is room for all of them"
+    return b"".join((content[:at], weights, content[at + len(weights) :]))

@@ -11,6 +11,7 @@ import pytest
 import gnomon
 from gnomon import ahead, layers, ops
 from gnomon.compiler import aot
+from gnomon.compiler.aot import functions, objects, targets
 from gnomon.compiler.errors import ArgumentError
 from tests.aot.support import Built, compile_c, needs_cc
 
@@ -269,3 +270,57 @@ def test_work_is_shared_among_threads_of_the_caller(model, tmp_path):
     wanted = model.predict(x, batch_size=300, verbose=0)
     for half in (done.stdout[:12000], done.stdout[12000:]):
         np.testing.assert_array_equal(np.frombuffer(half, "float32").reshape(300, 10), wanted)
+
+
+def large() -> gnomon.Model:
+    """A model with 1.3 MB of weights."""
+    gnomon.utils.set_random_seed(1)
+    x = gnomon.Input((640,), name="x")
+    return gnomon.Model(x, layers.Dense(500, name="y")(x), name="large")
+
+
+@needs_cc
+def test_large_weights_are_put_into_the_object(tmp_path):
+    model = large()
+    run = Built(tmp_path, ahead.build(model, "large"))
+    assert len(run.library.weights) > functions.LARGE
+    x = np.random.default_rng(0).normal(size=(3, 640)).astype("float32")
+    np.testing.assert_array_equal(run([x], {"batch": 3})[0], model.predict(x, verbose=0))
+
+
+@needs_cc
+def test_large_weights_that_are_trained(tmp_path):
+    """The state begins as a copy of what is put there."""
+    model = large()
+    model.compile("sgd", "mse")
+    library = ahead.build(model, "large", train=True, batch=1)
+    ahead.write(library, tmp_path / "large", "obj", ".o")
+    source = """
+        #include "large.h"
+        #include <stdio.h>
+        #include <stdlib.h>
+        int main(void) {
+            static float x[640], y[500], loss;
+            void *state = malloc(LARGE_STATE_BYTES), *workspace = malloc(LARGE_WORKSPACE_BYTES);
+            for (int k = 0; k < 640; k++) x[k] = (float)(k % 7);
+            if (large_init(state) || large_step(state, x, y, &loss, workspace, LARGE_WORKSPACE_BYTES)) return 1;
+            printf("%.9g", (double)loss);
+            return 0;
+        }
+    """
+    program = compile_c(tmp_path, source, "large.o")
+    found = np.float32(subprocess.run([program], capture_output=True, check=True).stdout)
+    x = (np.arange(640) % 7).astype("float32")[None]
+    np.testing.assert_allclose(found, model.train_on_batch(x, np.zeros((1, 500), "float32")), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["aarch64", "cortex-m7", "windows", "macos", "wasm32"])
+def test_large_weights_in_every_form_of_object(name):
+    library = ahead.build(large(), "large", targets.find(name), batch=1)
+    texts, exported = aot.modules(library)
+    content = aot.compile_object(texts, exported, library.target, library.weights)
+    assert content.count(library.weights) == 1
+    assert objects.PLACE not in content
+    assert sum(len(text) for text in texts) < 1 << 19
+    with pytest.raises(AssertionError, match="must be given"):
+        aot.compile_object(texts, exported, library.target)
