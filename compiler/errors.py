@@ -15,7 +15,8 @@
     ├── NumericError (ArithmeticError)    NaN or infinity found in debug mode
     ├── CheckError (AssertionError)       GNOMON_CHECK found a stage that differs from the oracle: our mistake
     ├── CompileError (RuntimeError)       code generation failed: our mistake, or a broken installation
-    └── DeviceError (RuntimeError)        no such device, out of memory, a launch that failed
+    └── DeviceError (RuntimeError)        no such device, a launch that failed
+        └── OutOfMemoryError (MemoryError)   a device has less memory than is needed
 
 A message says what was asked, what was found, where (layer, and the user's file and line), what to do.
 """
@@ -83,6 +84,10 @@ class CompileError(GnomonError, RuntimeError):
 
 class DeviceError(GnomonError, RuntimeError):
     """A device is missing, full, or refused a launch."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device has less memory than is needed; the process goes on."""
 
 
 def nearest(word: str, known) -> str:

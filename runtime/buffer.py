@@ -106,8 +106,8 @@ class Buffer:
     """A variable's values: fixed shape and dtype, aligned, zeroed at first.
 
     address   where they are in this process's memory, for compiled code
-    A device may have them too (`mirrors`), and be the only one to have the present ones (`newest`): what is read here is
-    then fetched first, and what is written here makes the others invalid.
+    A device may have them too (`mirrors`), and be the only one to have the present ones (`newest`): what is read here
+    is then fetched first, and what is written here makes the others invalid.
     """
 
     __slots__ = ("_memory", "address", "shape", "dtype", "mirrors", "newest", "is_lent")
@@ -126,8 +126,7 @@ class Buffer:
 
     @property
     def array(self) -> np.ndarray:
-        """The memory itself, with the present values (bfloat16: opaque): who writes to it calls `changed` afterwards, before
-        anything runs."""
+        """The memory itself (bfloat16: opaque) with the present values: who writes to it calls `changed` afterwards."""
         self.fetch()
         self.written()
         return self._memory
@@ -153,10 +152,10 @@ class Buffer:
 
     def on(self, device: Any, make: Callable[[Buffer], Any]) -> Any:
         """The mirror on a device, with the present values; `make` makes it if there is none."""
-        mirror = self.mirrors.get(device)
-        if mirror is None:
-            mirror = self.mirrors[device] = make(self)
+        if device not in self.mirrors:
+            self.mirrors[device] = make(self)
             MIRRORS[:] = [True]
+        mirror = self.mirrors[device]
         if not mirror.valid or self.is_lent:
             if self.newest is not mirror:
                 self.fetch()

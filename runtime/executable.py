@@ -18,9 +18,10 @@ import numpy as np
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.compiler.program import Branch, Launch, Prepare, Program, Repeat, Slot, Step
-from gnomon.compiler.sizes import Dim, evaluate, symbols
+from gnomon.compiler.sizes import evaluate
 from gnomon.runtime import arena, cpu, gate, library, pool, stepwise
-from gnomon.runtime.buffer import CLOCK, Buffer, address_of, aligned, shown, stored
+from gnomon.runtime.binding import Binding, described, type_of
+from gnomon.runtime.buffer import CLOCK, MIRRORS, Buffer, address_of, aligned, shown, stored
 from gnomon.runtime.stepwise import Arrays, Observer
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -71,13 +72,14 @@ class Executable:
         self._arena = np.empty(0, np.uint8)
         self._arenas = 1  # how many there have been
         self._plans: dict[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], Plan] = {}
-        self._measures = [number for number, axis in program.bindings if axis < 0]  # inputs whose values are sizes
+        self.updated: Sequence[int] = range(len(self.variables))  # numbers of the variables that it may change
+        self._binding = Binding(program)
+        self._measures = self._binding.measures
         self._dtypes = [dtypes.named(program.slots[s].dtype).memory for s in program.inputs]
         ends = [program.slots[s].dtype for s in (*program.inputs, *program.outputs)]
         self._opaque = any(dtypes.named(d).memory is not dtypes.named(d).numpy for d in ends)  # to who calls it
-        self._owners = [self._owner(i) for i in range(len(program.slots))]
+        self._owners, self._lifetimes = self._binding.owners, self._binding.lifetimes
         self._fixed = self._fixed_addresses()
-        self._lifetimes = self._lives()
         self._layouts: list[tuple[np.ndarray, list[int], int]] = []  # sizes that fit, offsets, bytes of all
         seen: set[int] = set()
         self._fresh: list[bool] = []  # per output: the program writes it into memory that is the caller's from then on
@@ -96,6 +98,8 @@ class Executable:
         Of bfloat16, which NumPy does not have, come and go the arrays that `buffer.stored` and `buffer.shown` tell of.
         Raises DataError if an array does not fit, naming the input.
         """
+        if MIRRORS:
+            self._come_home()
         if self._opaque:
             arrays = tuple(map(self._stored, self.program.inputs, arrays)) + arrays[len(self.program.inputs) :]
         done = self._quick(*arrays)
@@ -119,15 +123,14 @@ class Executable:
 
     def memory(self, sizes: dict[str, int]) -> int:
         """Bytes of temporary memory that a call takes with these values of the symbolic sizes."""
-        shapes = self._shapes(sizes)
-        each = [_bytes(shapes[s], self.program.slots[s].dtype) for s in self._lifetimes]
-        return arena.layout(each, list(self._lifetimes.values()))[1]
+        return self._binding.temporary_bytes(sizes)
 
     def run_stepwise(self, arrays: Sequence[np.ndarray], observer: Observer) -> list[np.ndarray]:
         """Run as `__call__` does, but step by step from Python, telling `observer` of each step.
 
         Temporaries begin as NaN (all bits set), so that reading what was never written shows.
         """
+        self._come_home()
         given, plan = self._plan(arrays)
         memory = aligned((plan.bytes,), "uint8", zero=False)
         memory.fill(0xFF)
@@ -137,6 +140,13 @@ class Executable:
         return self._shown(self._results(results, slots))
 
     # ---- at every call
+
+    def _come_home(self) -> None:
+        """Have the present values of variables here, and let other devices know of those that will change."""
+        for number, buffer in enumerate(self.variables):
+            buffer.fetch()
+            if number in self.updated:
+                buffer.written()
 
     def _stored(self, slot: int, array: Any) -> Any:
         return stored(self.program.slots[slot].dtype, array)
@@ -202,8 +212,8 @@ class Executable:
                 array = self._stored(slot, array)
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 raise DataError(
-                    f"Input {program.slots[slot].name!r} of {program.name!r} needs {_type(program.slots[slot])}, "
-                    f"but {_described(array)} was given."
+                    f"Input {program.slots[slot].name!r} of {program.name!r} needs {type_of(program.slots[slot])}, "
+                    f"but {described(array)} was given."
                 )
             if not (array.flags.c_contiguous and array.flags.aligned):
                 array = array.copy(order="C")
@@ -218,8 +228,8 @@ class Executable:
         return given, plan
 
     def _make_plan(self, given: tuple[tuple[int, ...], ...], values_given: tuple[int, ...]) -> Plan:
-        sizes = self._bind_sizes(given, dict(zip(self._measures, values_given, strict=True)))
-        shapes = self._shapes(sizes)
+        sizes = self._binding.sizes(given, values_given)
+        shapes = self._binding.shapes(sizes)
         offsets, size = self._lay_out(shapes)
         values = (ctypes.c_int64 * max(1, len(sizes)))(*(sizes[name] for name in self.program.sizes))
         table = (ctypes.c_void_p * max(1, len(shapes)))(*self._fixed)
@@ -246,69 +256,9 @@ class Executable:
         for slot, offset in plan.offsets.items():
             table[slot] = base + offset
 
-    def _bind_sizes(self, given: tuple[tuple[int, ...], ...], measures: dict[int, int]) -> dict[str, int]:
-        """The values of the symbolic sizes. Raises DataError if a shape does not fit its input."""
-        program = self.program
-        for slot, shape in zip(program.inputs, given, strict=True):
-            wanted = program.slots[slot].shape
-            if len(wanted) != len(shape):
-                raise self._misfit(slot, shape, f"{len(wanted)} dimensions are needed, not {len(shape)}")
-        sizes = {
-            name: given[number][axis] if axis >= 0 else measures[number]
-            for name, (number, axis) in zip(program.sizes, program.bindings, strict=True)
-        }
-        for slot, shape in zip(program.inputs, given, strict=True):
-            for axis, (dim, found) in enumerate(zip(program.slots[slot].shape, shape, strict=True)):
-                value = evaluate(dim, sizes)
-                if value != found:
-                    which = "" if isinstance(dim, int) else f" ({dim}, with {self._origin(dim, given)})"
-                    raise self._misfit(slot, shape, f"axis {axis} must be {value}{which}, not {found}")
-        for check in program.checks:
-            left, right = evaluate(check.left, sizes), evaluate(check.right, sizes)
-            if left != right:
-                raise DataError(f"{check.message} ({check.left} is {left}, {check.right} is {right})")
-        return sizes
-
-    def _misfit(self, slot: int, shape: tuple[int, ...], reason: str) -> DataError:
-        wanted = self.program.slots[slot]
-        return DataError(
-            f"Input {wanted.name!r} of {self.program.name!r} needs {_type(wanted)}, "
-            f"but an array of shape {shape} was given: {reason}."
-        )
-
-    def _origin(self, dim: Dim, given: tuple[tuple[int, ...], ...]) -> str:
-        """Where the values of the sizes in `dim` come from."""
-        parts = []
-        for name, (number, axis) in zip(self.program.sizes, self.program.bindings, strict=True):
-            if name in symbols(dim):
-                source = self.program.slots[self.program.inputs[number]].name
-                if axis < 0:
-                    parts.append(f"{name} = the value of {source!r}")
-                    continue
-                parts.append(f"{name} = {given[number][axis]} from axis {axis} of {source!r}")
-        return " and ".join(parts)
-
-    def _shapes(self, sizes: dict[str, int]) -> tuple[tuple[int, ...], ...]:
-        known: dict[Dim, int] = {}
-
-        def value(dim: Dim) -> int:
-            if isinstance(dim, int):
-                return dim
-            if dim not in known:
-                known[dim] = evaluate(dim, sizes)
-                if known[dim] < 0:
-                    given = " and ".join(f"{name} = {sizes[name]}" for name in sorted(symbols(dim)))
-                    raise DataError(
-                        f"{self.program.name!r} makes an array whose axis has {dim} elements, which is "
-                        f"{known[dim]} with {given}: its inputs are too small."
-                    )
-            return known[dim]
-
-        return tuple(tuple(value(d) for d in slot.shape) for slot in self.program.slots)
-
     def _lay_out(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[dict[int, int], int]:
         """Offsets of the temporaries in the arena, and its bytes."""
-        sizes = [_bytes(shapes[s], self.program.slots[s].dtype) for s in self._lifetimes]
+        sizes = [self._binding.bytes(s, shapes) for s in self._lifetimes]
         for most, offsets, total in self._layouts:
             if total <= self._arena.nbytes and (most >= sizes).all():  # where more fits, less does: no work, no memory
                 return dict(zip(self._lifetimes, offsets, strict=True)), total
@@ -316,27 +266,7 @@ class Executable:
         self._layouts = [(np.array(sizes, np.int64), offsets, total), *self._layouts[:15]]
         return dict(zip(self._lifetimes, offsets, strict=True)), total
 
-    def _lives(self) -> dict[int, tuple[int, int]]:
-        """First and last step of each temporary that has memory of its own."""
-        end = max((s.last for s in self.program.slots), default=0) + 1
-        lives: dict[int, tuple[int, int]] = {}
-        for number, slot in enumerate(self.program.slots):
-            owner = self._owners[number]
-            if self.program.slots[owner].kind == "temporary" and slot.row is None:
-                first, last = (0, end) if slot.first < 0 or slot.last < 0 else (slot.first, slot.last)
-                if number in self.program.outputs:
-                    last = end  # copied when all has run
-                known = lives.get(owner, (first, last))
-                lives[owner] = min(first, known[0]), max(last, known[1])
-        return lives
-
     # ---- once
-
-    def _owner(self, slot: int) -> int:
-        """The slot whose memory this slot is."""
-        while self.program.slots[slot].alias >= 0:
-            slot = self.program.slots[slot].alias
-        return slot
 
     def _make_gate(self) -> gate.Gate | None:
         """The quick way in, if there is one here and every output is the caller's own."""
@@ -361,7 +291,7 @@ class Executable:
         for (number, _), buffer in zip(program.variables, self.variables, strict=True):
             slot = program.slots[number]
             if (buffer.shape, buffer.dtype) != (slot.shape, slot.dtype):
-                raise ArgumentError(f"The variable {slot.name!r} needs {_type(slot)}, but its buffer is {buffer!r}.")
+                raise ArgumentError(f"The variable {slot.name!r} needs {type_of(slot)}, but its buffer is {buffer!r}.")
             fixed[number] = buffer.address
         self._constants = []
         for number, data in program.constants:
@@ -391,7 +321,7 @@ def accept(array: Any, slot: Slot) -> np.ndarray:
         return given
     if not np.can_cast(given.dtype, wanted, "same_kind"):
         raise DataError(
-            f"Input {slot.name!r} needs {_type(slot)}, but {_described(given)} was given, "
+            f"Input {slot.name!r} needs {type_of(slot)}, but {described(given)} was given, "
             f"which cannot become {slot.dtype} without losing values: convert it with .astype({slot.dtype!r})."
         )
     return given.astype(wanted)
@@ -412,20 +342,3 @@ def _work(steps: tuple[Step, ...], sizes: dict[str, int]) -> int:
             case Branch():
                 total += max(_work(step.then, sizes), _work(step.orelse, sizes))
     return total
-
-
-def _bytes(shape: tuple[int, ...], dtype: str) -> int:
-    count = dtypes.named(dtype).bytes
-    for extent in shape:
-        count *= extent
-    return count
-
-
-def _type(slot: Slot) -> str:
-    return f"{slot.dtype}[{', '.join(map(str, slot.shape))}]"
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
-    return f"a {type(value).__name__}"

@@ -145,7 +145,8 @@ class _Guard:
         self.inside = whole[PAGE:end]
         self.start, self.stop = len(self.inside) - room, len(self.inside) - room + array.nbytes
         self.inside[:] = POISON
-        self.inside[self.start : self.stop] = array.reshape(-1).view(np.uint8)
+        self.before = array.reshape(-1).view(np.uint8).copy()
+        self.inside[self.start : self.stop] = self.before
         self.address = base + PAGE + self.start
 
     def finish(self, array: np.ndarray, what: str) -> None:
@@ -153,9 +154,9 @@ class _Guard:
         outside = np.concatenate([self.inside[: self.start], self.inside[self.stop :]])
         if not (outside == POISON).all():
             raise EmulatorError(f"{what}: a write beside the buffer")
-        now = self.inside[self.start : self.stop].view(array.dtype).reshape(array.shape)
-        if array.flags.writeable:
-            array[...] = now
+        now = self.inside[self.start : self.stop]
+        if array.flags.writeable and (now != self.before).any():  # another argument may be in the same memory
+            array[...] = now.view(array.dtype).reshape(array.shape)
 
 
 def run(
