@@ -9,13 +9,15 @@ from dataclasses import replace
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
-from gnomon.compiler.kernel import Buffer
-from gnomon.compiler.lower import Code, lower, lower_op
+from gnomon.compiler.kernel import Buffer, Kernel
+from gnomon.compiler.lower import Code, lower, lower_op, rendered
 from gnomon.compiler.lowering import loops
+from gnomon.compiler.lowering.cuda_together import together
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
+from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
 from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of, size_of
@@ -377,6 +379,8 @@ class _Plan:
             counter, count = request.repeat
             steps = [Repeat(count, self.slot_of[counter], tuple(steps))]
         steps = [*self._prepared(), *steps, *self._changed()]
+        if target.kind == "cuda":
+            steps = self._together(steps, target, stages)
         lives = lifetimes(self.slots, steps)
         slots = [
             replace(s, first=lives.get(k, (0, 0))[0], last=lives.get(k, (0, 0))[1]) if s.kind == "temporary" else s
@@ -400,6 +404,25 @@ class _Plan:
             entry,
             {name: k.text() for name, k in stages.kernels.items()},
         )
+
+    def _together(self, steps: list[Step], target: Target, stages: Stages) -> list[Step]:
+        """The steps with launches joined that do not wait for each other."""
+
+        def render(kernel: Kernel) -> tuple[str, tuple]:
+            code = rendered(Piece(kernel, 1, kernel.flops), target)
+            self.sources[code.source.name] = code.source
+            stages.kernels[code.source.name] = kernel
+            return code.source.name, code.geometry
+
+        steps, became = together(steps, self.slots, stages.kernels, render)
+        for before, now in became.items():
+            stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes[before.kernel]]
+        for lowered in stages.lowered:
+            lowered.launches = [became.get(launch, launch) for launch in lowered.launches]
+        used = {s.kernel for s in all_steps(steps) if isinstance(s, Launch)}
+        for name in [name for name in self.sources if name not in used]:
+            del self.sources[name], stages.kernels[name]
+        return steps
 
     def _prepared(self) -> list[Step]:
         """The step that renews what is kept from call to call."""

@@ -70,7 +70,7 @@ def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece]]) -> 
         if found is not None:
             _known.move_to_end(key)
             return found
-    made = tuple(_rendered(piece, target) for piece in pieces())
+    made = tuple(rendered(piece, target) for piece in pieces())
     with _lock:
         if key not in _known:
             _known[key] = made
@@ -95,7 +95,8 @@ def _scheduled(
     return pieces
 
 
-def _rendered(piece: Piece, target: Target) -> Code:
+def rendered(piece: Piece, target: Target) -> Code:
+    """A kernel with its text."""
     kernel = piece.kernel
     on_gpu = target.kind == "cuda"
     text = cuda_text.render(kernel, "KERNEL") if on_gpu else llvm.render(kernel, "KERNEL", target)

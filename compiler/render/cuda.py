@@ -57,9 +57,9 @@ from gnomon.compiler.kernel import (
 from gnomon.compiler.render.cuda_launch import (
     AXES,
     all_expressions,
-    dynamic_shared,
     geometry,
     operands,
+    pooled,
 )
 from gnomon.compiler.render.cuda_prelude import PRELUDE
 from gnomon.compiler.sizes import (
@@ -113,7 +113,7 @@ class _Writer:
     def __init__(self, kernel: Kernel, name: str):
         self.kernel, self.name = kernel, name
         self.geometry = geometry(kernel)
-        self.dynamic = dynamic_shared(kernel)
+        self.dynamic, _ = pooled(kernel)
         self.lines: list[str] = []
         self.depth = 1
         self.names: dict[Buffer | Atom | Expr, str] = {}
@@ -137,13 +137,11 @@ class _Writer:
             const = "" if b in self.kernel.writes else "const "
             arguments.append(f"{const}{_ctype(b.dtype)} *__restrict__ {self._named(b, b.name)}")
         arguments += [f"long long {self._named(Symbol(s), s)}" for s in self.kernel.sizes]
-        offset: Dim = 0
         if self.dynamic:
             self._line("extern __shared__ __align__(16) unsigned char gn_shared[];")
-        for b, size in self.dynamic.items():
+        for b, offset in self.dynamic.items():
             place = "gn_shared" if offset == 0 else f"(gn_shared + {self._size(offset)})"
             self._line(f"{_ctype(b.dtype)} *const {self._named(b, b.name)} = ({_ctype(b.dtype)} *){place};")
-            offset = offset + size
         self._body(self.kernel.body)
         bounds = f"__launch_bounds__({product(self.geometry.block)})"
         head = f'extern "C" __global__ void {bounds} {self.name}({", ".join(arguments)}) {{'

@@ -31,6 +31,9 @@ MOST_THREADS = 1024
 STATIC_SHARED = 48 << 10
 """A kernel may declare this much shared memory statically; what is beyond must be asked for at launch."""
 
+ALIGNED = 16
+"""Bytes that places in the launch's shared memory are multiples of."""
+
 WARP = 32
 
 AXES = ("x", "y", "z")
@@ -100,21 +103,50 @@ def geometry(kernel: Kernel) -> Geometry:
     threads = block["x"] * block["y"] * block["z"]
     if threads > MOST_THREADS:
         raise CompileError(f"{kernel.label}: {threads} threads in a block, of which {MOST_THREADS} is the most.")
-    shared: Dim = 0
-    for size in dynamic_shared(kernel).values():
-        shared = shared + size
+    _, shared = pooled(kernel)
     return Geometry((grid["x"], grid["y"], grid["z"]), (block["x"], block["y"], block["z"]), shared)
 
 
-def dynamic_shared(kernel: Kernel) -> dict[Buffer, Dim]:
-    """Shared buffers that cannot be declared with a static extent, and their bytes rounded up to 16."""
-    found: dict[Buffer, Dim] = {}
+def pooled(kernel: Kernel) -> tuple[dict[Buffer, Dim], Dim]:
+    """Shared buffers that are not declared one by one, and where they lie in the bytes that a launch asks for; how many
+    these are.
+
+    They are those that cannot be declared with a static extent; and all of a kernel of which some belong to one side of
+    a condition, for both sides can have the same bytes.
+    """
+    places: dict[Buffer, Dim] = {}
+    if any(_has_shared((*s.then, *s.orelse)) for s in statements(kernel.body) if isinstance(s, If)):
+        return places, _placed(kernel.body, 0, places)
     static = 0
+    total: Dim = 0
     for s in statements(kernel.body):
         if isinstance(s, Alloc) and s.buffer.space == "shared":
-            size = product(s.buffer.shape) * dtypes.named(s.buffer.dtype).bytes
+            size = _bytes(s.buffer)
             if isinstance(size, int) and static + size <= STATIC_SHARED:
                 static += size
             else:
-                found[s.buffer] = ceildiv(size, 16) * 16
-    return found
+                places[s.buffer] = total
+                total = total + ceildiv(size, ALIGNED) * ALIGNED
+    return places, total
+
+
+def _placed(body: tuple[Stmt, ...], first: Dim, places: dict[Buffer, Dim]) -> Dim:
+    """Lay the shared buffers of `body` out from byte `first` on; the first byte after them."""
+    for s in body:
+        match s:
+            case Alloc() if s.buffer.space == "shared":
+                places[s.buffer] = first
+                first = first + ceildiv(_bytes(s.buffer), ALIGNED) * ALIGNED
+            case For():
+                first = _placed(s.body, first, places)
+            case If():
+                first = maximum(_placed(s.then, first, places), _placed(s.orelse, first, places))
+    return first
+
+
+def _has_shared(body: tuple[Stmt, ...]) -> bool:
+    return any(isinstance(s, Alloc) and s.buffer.space == "shared" for s in statements(body))
+
+
+def _bytes(b: Buffer) -> Dim:
+    return product(b.shape) * dtypes.named(b.dtype).bytes
