@@ -32,6 +32,11 @@ class Target:
     threads: int = 1
     winograd: bool = False
 
+    @property
+    def avx512(self) -> bool:
+        """Whether it has the instructions of AVX-512: on x86-64 what has registers of 64 bytes has them."""
+        return self.triple.startswith("x86_64") and self.vector_bytes == 64
+
     def lanes(self, bits: int) -> int:
         """How many numbers of `bits` bits one vector register holds."""
         return max(1, self.vector_bytes * 8 // max(8, bits))

@@ -104,7 +104,7 @@ class Scope:
 class _Renderer:
     def __init__(self, kernel: Kernel, name: str, target: Target):
         self.kernel, self.name, self.target = kernel, name, target
-        self.avx512 = target.vector_bytes * 8 == avx512.BITS and "+avx512f" in target.features.split(",")
+        self.avx512 = target.avx512
         self.counter = 0
         self.entry: list[str] = []  # allocas
         self.scopes = [Scope("function", label="entry")]
@@ -571,10 +571,7 @@ class _Renderer:
         width = e.fn.bits // dtypes.named(e.args[-1].dtype).bits
         count = -(-lanes // width)
         if lanes == 1:
-            registers = [
-                [self.emit(level, f"insertelement <{width} x {t}> poison, {t} {x}, i32 0")]
-                for t, x in zip(types, texts, strict=True)
-            ]
+            registers = [[self._splat_text(x, t, width, level)] for t, x in zip(types, texts, strict=True)]
         elif lanes == width:
             registers = [[x] for x in texts]
         else:
