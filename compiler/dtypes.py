@@ -173,6 +173,11 @@ def encoded(dtype: str, value: Any) -> np.ndarray:
     return np.where(is_nan, upper | np.uint16(0x40), near).view(row.memory).reshape(array.shape)
 
 
+def of_memory(memory: np.dtype) -> str:
+    """The name of the dtype that arrays of this type are the memory of; NumPy's own for what is none of ours."""
+    return next((row.name for row in TABLE.values() if row.memory == memory), memory.name)
+
+
 def decoded(dtype: str, array: np.ndarray) -> np.ndarray:
     """Memory of programs as numbers in NumPy's form."""
     row = named(dtype)

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "activations applications callbacks compiler config constraints datasets dtype_policies initializers layers "
-    "losses metrics models ops optimizers preprocessing random regularizers runtime saving utils"
+    "losses metrics mixed_precision models ops optimizers preprocessing random regularizers runtime saving utils"
 ).split()
 
 _NAMES = {

@@ -26,11 +26,11 @@ def floatx() -> str:
 
 
 def set_floatx(value: str) -> None:
-    """Raises ArgumentError for a type other than float16, float32 and float64."""
+    """Raises ArgumentError for a type other than float16, bfloat16, float32 and float64."""
     global _floatx
     name = dtypes.canonical(value)
     if not dtypes.is_float(name):
-        raise ArgumentError(f"floatx must be float16, float32 or float64, got {value!r}")
+        raise ArgumentError(f"floatx must be float16, bfloat16, float32 or float64, got {value!r}")
     _floatx = name
 
 
@@ -68,7 +68,7 @@ def dtype_policy() -> DTypePolicy:
 
 
 def set_dtype_policy(policy: Any) -> None:
-    """Set the policy of all layers made from now on: "float32", "mixed_float16" ... None returns to `floatx()`.
+    """Set the policy of all layers made from now on: "float32", "mixed_bfloat16" ... None returns to `floatx()`.
 
     Raises ArgumentError or DTypeError for what is no policy.
     """

@@ -277,7 +277,7 @@ class _Inspector(Observer):
     # ---- GNOMON_NAN
 
     def _find_nan(self, group: Lowered, arrays: Arrays) -> None:
-        bad = [(s, n) for s, n in group.writes if dtypes.is_float(n.dtype) and not np.isfinite(arrays[s]).all()]
+        bad = [(s, n) for s, n in group.writes if dtypes.is_float(n.dtype) and _is_bad(_numbers(n, arrays[s]))]
         if not bad:
             return
         values: dict[Node, Any] = {}
@@ -286,7 +286,7 @@ class _Inspector(Observer):
         blamed = self._blame(nodes, values)
         for slot, node in bad:
             if not _is_bad(values[node]):
-                what = _kind(arrays[slot])
+                what = _kind(_numbers(node, arrays[slot]))
                 raise NumericError(
                     f"{what} in what {self._kernel(group)} wrote, where NumPy has none (GNOMON_CHECK=1 tells more)\n"
                     f"  in the value of   {describe(node)}"
@@ -335,6 +335,11 @@ class _Inspector(Observer):
             f"  it computes            {describe(node)}{of}\n"
             f"  in                     {self._kernel(group)}, which computes\n{_listed(group.nodes)}"
         )
+
+
+def _numbers(node: Node, memory: np.ndarray) -> np.ndarray:
+    """What a slot holds."""
+    return dtypes.decoded(node.dtype, memory)
 
 
 def _is_bad(value: Any) -> bool:

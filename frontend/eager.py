@@ -17,6 +17,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Node, walk
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops.leaves import Parameter
+from gnomon.runtime.buffer import shown
 from gnomon.tensor import Array, Tensor, is_symbolic, new_input, node_of
 from gnomon.variable import Variable, collecting_updates, is_tracing, variable_of
 
@@ -72,12 +73,12 @@ def evaluate(result: Any, values: Values) -> Any:
 
 
 def evaluate_all(nodes: Iterable[Node], values: Values) -> list[np.ndarray]:
-    """The values of nodes that depend on `values`, variables and constants."""
+    """The values of nodes that depend on `values`, variables and constants, as users get them."""
     nodes, known = list(nodes), dict(values)
     for leaf in walk(nodes):
         if isinstance(leaf.op, Parameter) and leaf not in known:
             known[leaf] = variable_of(leaf).numpy()
-    return evaluate_graph(nodes, known)
+    return [shown(node.dtype, value) for node, value in zip(nodes, evaluate_graph(nodes, known), strict=True)]
 
 
 def at_once(method: Callable) -> Callable:

@@ -23,6 +23,7 @@ from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
 from gnomon.events import compiling
 from gnomon.programs import compile, program_for, without_texts
+from gnomon.runtime.buffer import shown
 from gnomon.progress import state_of, told
 from gnomon.runtime.device import TextMissing, device
 from gnomon.tensor import Tensor, node_of
@@ -316,7 +317,7 @@ class Function:
                 values[graph.repeat[0]] = np.asarray(k, np.int64)
             results = evaluate_graph([*graph.outputs, *graph.updates.values()], values, sizes)
             values.update(zip((v.node for v in graph.updates), results[len(graph.outputs) :], strict=True))
-        return [np.array(r) for r in results[: len(graph.outputs)]]
+        return [shown(n.dtype, np.array(r)) for n, r in zip(graph.outputs, results, strict=False)]
 
     def _arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> list[np.ndarray]:
         values = list(args)
@@ -340,7 +341,7 @@ class Function:
         wanted = self.graph.inputs[k].type
         array = np.asarray(value)
         dtype = dtypes.named(wanted.dtype).numpy
-        if array.dtype != dtype:
+        if array.dtype != dtype and array.dtype.name != wanted.dtype:
             same_kind = np.can_cast(array.dtype, dtype, "same_kind") or (
                 array.dtype.kind in "iub" and dtype.kind == "f"
             )

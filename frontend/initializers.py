@@ -18,6 +18,7 @@ from gnomon.config import floatx
 from gnomon.naming import to_snake_case
 from gnomon.random_state import generator, make_default_seed
 from gnomon.registry import Registry, deserialize_object, serialize_object
+from gnomon.runtime.buffer import shown
 from gnomon.tensor import Array, Tensor
 
 
@@ -44,7 +45,8 @@ def _numpy(dtype: Any) -> np.dtype:
 
 
 def _array(values: Any, dtype: Any) -> np.ndarray:
-    return np.asarray(values).astype(_numpy(dtype), copy=False).view(Array)
+    wanted = dtypes.canonical(dtype or floatx())
+    return shown(wanted, dtypes.rounded(wanted, values)).view(Array)
 
 
 class Constant(Initializer):
@@ -54,7 +56,7 @@ class Constant(Initializer):
         self.value = value
 
     def __call__(self, shape, dtype=None):
-        return np.full(tuple(shape), self.value, _numpy(dtype)).view(Array)
+        return _array(np.full(tuple(shape), self.value, _numpy(dtype)), dtype)
 
     def get_config(self):
         return {"value": serialize_object(self.value)}
@@ -68,7 +70,7 @@ class Zeros(Initializer):
     """0 everywhere."""
 
     def __call__(self, shape, dtype=None):
-        return np.zeros(tuple(shape), _numpy(dtype)).view(Array)
+        return _array(np.zeros(tuple(shape), _numpy(dtype)), dtype)
 
     __call__.gives_zeros = True  # type: ignore[attr-defined]  # so that a Variable need not ask for them
 
@@ -77,7 +79,7 @@ class Ones(Initializer):
     """1 everywhere."""
 
     def __call__(self, shape, dtype=None):
-        return np.ones(tuple(shape), _numpy(dtype)).view(Array)
+        return _array(np.ones(tuple(shape), _numpy(dtype)), dtype)
 
 
 class Identity(Initializer):

@@ -153,12 +153,12 @@ def _bits(state: Node, shape: Shape, stream: int = 0) -> Node:
 
 
 def _unit(state: Node, shape: Shape, dtype: str, stream: int = 0) -> Node:
-    """Uniform in [0, 1): every multiple of 2**-24 (float16: 2**-11, float64: 2**-53) equally likely."""
+    """Uniform in [0, 1): every multiple of 2**-24 (float16: 2**-11, bfloat16: 2**-8, float64: 2**-53) equally likely."""
     bits = _bits(state, shape, stream)
     if dtype == "float64":
         low = build.cast(build.shr(_bits(state, shape, stream + 128), 11), "float64")
         return build.add(build.multiply(build.cast(bits, "float64"), 2.0**-32), build.multiply(low, 2.0**-53))
-    kept = 11 if dtype == "float16" else 24
+    kept = {"float16": 11, "bfloat16": 8}.get(dtype, 24)
     whole = build.cast(build.shr(bits, 32 - kept), "int32")  # by way of int32: its conversion is one instruction
     return build.cast(build.multiply(build.cast(whole, "float32"), 2.0**-kept), dtype)
 
@@ -175,7 +175,7 @@ def _symmetric(state: Node, shape: Shape, dtype: str, stream: int = 0) -> Node:
 
 def _standard_normal(state: Node, shape: Shape, dtype: str, stream: int = 0) -> Node:
     """By the inverse of the distribution function: sqrt(2) erfinv(u), u uniform in (-1, 1)."""
-    wide = "float32" if dtype == "float16" else dtype
+    wide = _wide(dtype)
     return build.cast(build.multiply(build.erfinv(_symmetric(state, shape, wide, stream)), math.sqrt(2)), dtype)
 
 
@@ -215,7 +215,7 @@ def truncated_normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
 
 @op
 def _truncated(state, shape, mean, stddev, dtype):
-    wide = "float32" if dtype == "float16" else dtype
+    wide = _wide(dtype)
     u = build.multiply(_symmetric(node_of(state), as_shape(shape), wide), math.erf(math.sqrt(2)))
     values = build.multiply(build.erfinv(u), math.sqrt(2))
     values = build.minimum(build.maximum(values, -2.0), 2.0)  # rounding may not lead outside
@@ -269,7 +269,7 @@ def _categorical(state, logits, num_samples, dtype):
         raise ShapeError(f"categorical needs logits [batch, classes], got {x.type}")
     (count,) = as_shape(num_samples)
     shape = (x.shape[0], count, x.shape[1])
-    wide = "float32" if x.dtype == "float16" else x.dtype
+    wide = _wide(x.dtype)
     u = _symmetric(node_of(state), shape, wide)
     u = build.multiply(build.add(u, 1.0), 0.5)  # in (0, 1)
     noise = build.negative(build.log(build.negative(build.log(u))))
@@ -362,7 +362,7 @@ def _gamma(state, shape, alpha, dtype):
 
 
 def _wide(dtype: str) -> str:
-    return "float32" if dtype == "float16" else dtype
+    return dtypes.named(dtype).compute
 
 
 def _gamma_values(state: Node, shape: Shape, alpha: Any, dtype: str, stream: int) -> Node:

@@ -21,6 +21,7 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, nearest
+from gnomon.runtime.buffer import shown
 from gnomon.tensor import Tensor
 
 PLAIN = (str, int, float, bool)
@@ -278,10 +279,14 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "__bytes__": lambda c: c["value"].encode("utf-8"),
     "__ellipsis__": lambda c: Ellipsis,
     "__slice__": lambda c: slice(*(deserialize_object(c[k]) for k in ("start", "stop", "step"))),
-    "__numpy__": lambda c: np.array(c["value"], dtype=c["dtype"]),
-    "__tensor__": lambda c: np.array(c["value"], dtype=c["dtype"]),
+    "__numpy__": lambda c: _array_of(**c),
+    "__tensor__": lambda c: _array_of(**c),
 }
 """What the special class names of configurations make; models add theirs (`__keras_tensor__`)."""
+
+
+def _array_of(value: Any, dtype: str) -> np.ndarray:
+    return shown(dtype, dtypes.rounded(dtype, np.array(value))) if dtype == "bfloat16" else np.array(value, dtype=dtype)
 
 
 def deserialize_object(config: Any, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:

@@ -23,6 +23,7 @@ from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.leaves import Input, Literal, Parameter, SizeValue
 from gnomon.compiler.ops.shape import Reshape
 from gnomon.compiler.sizes import Dim, Size, floordiv, maximum, product, symbol, symbols
+from gnomon.runtime.buffer import shown
 
 _keys = count(1)
 
@@ -343,7 +344,7 @@ def op(fn: Callable) -> Callable:
         nodes: list[Node] = []
         _wrap(result, nodes.append)
         arrays = iter(evaluate_graph(nodes, values, {}))
-        return _wrap(result, lambda _: np.array(next(arrays)).view(Array))
+        return _wrap(result, lambda node: np.array(shown(node.dtype, next(arrays))).view(Array))
 
     return public
 
@@ -396,7 +397,7 @@ def evaluate_now(node: Node, given: dict[Node, np.ndarray] | None = None) -> np.
                 f"{node.type} depends on the input {leaf.op.name!r}, whose value is known only when a function runs: "
                 "compile it with gnomon.function, or pass values to eval"
             )
-    return evaluate_graph([node], values)[0]
+    return shown(node.dtype, evaluate_graph([node], values)[0])
 
 
 # ---- shapes and indices as users write them

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DTypeError, nearest
 from gnomon.compiler.graph import Node, Op, user_line
 from gnomon.compiler.passes.algebra import algebra
@@ -178,7 +179,7 @@ def shapes_for(method: Any, shapes: dict[str, Any], layer: str) -> dict[str, Any
 def as_numbers(x: Any) -> np.ndarray:
     """An array argument of a call. Raises DTypeError for text, objects and complex numbers."""
     array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and array.dtype.name not in dtypes.TABLE:
         kind = {"c": "complex numbers", "U": "text", "S": "text", "O": "Python objects"}.get(array.dtype.kind, "others")
         hint = ". TextVectorization, StringLookup and Hashing make numbers of text" if kind == "text" else ""
         raise DTypeError(

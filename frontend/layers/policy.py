@@ -9,18 +9,21 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DTypeError
 
 _global: DTypePolicy | None = None
-_MIXED = {"mixed_float16": ("float16", "float32")}
+_MIXED = {"mixed_float16": ("float16", "float32"), "mixed_bfloat16": ("bfloat16", "float32")}
 
 
 class DTypePolicy:
-    """'float32' and its like compute and store in one dtype; 'mixed_float16' stores float32 and computes float16.
+    """'float32' and its like compute and store in one dtype; 'mixed_float16' and 'mixed_bfloat16' store weights in
+    float32 and compute in 16 bits.
 
     A layer casts float inputs to the compute dtype, and its weights too while it is called; sums are taken in float32,
-    and normalization is computed in it. Optimizers change the float32 weights, by gradients of a loss that
-    `compile(auto_scale_loss=True)` scales so that small ones are not lost.
+    and normalization is computed in it. Optimizers change the float32 weights. For float16, whose smallest numbers
+    gradients reach, `compile(auto_scale_loss=True)` scales the loss; bfloat16 has the range of float32 and 8 binary
+    digits, and needs none of that.
 
-    Raises DTypeError for a name that is no dtype and no mixture, 'mixed_bfloat16' among them: there is no bfloat16.
-    Micikevicius et al. 2018, "Mixed precision training", section 3.
+    Raises DTypeError for a name that is no dtype and no mixture.
+    Micikevicius et al. 2018, "Mixed precision training", section 3; Kalamkar et al. 2019, "A study of bfloat16 for deep
+    learning training".
     """
 
     keras_module = "keras"
@@ -31,8 +34,6 @@ class DTypePolicy:
         if not isinstance(name, str):
             raise DTypeError(f"a dtype policy is named by a string such as 'float32', got {name!r}")
         self.name = name
-        if name == "mixed_bfloat16":
-            raise DTypeError("gnomon has no bfloat16 yet: use the policy 'mixed_float16', or 'float32'")
         if name in _MIXED:
             self.compute_dtype, self.variable_dtype = _MIXED[name]
         else:

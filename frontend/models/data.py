@@ -50,9 +50,10 @@ def as_array(value: Any, what: str) -> np.ndarray:
 @lru_cache(64)
 def _taken_as(dtype: np.dtype, default: str) -> np.dtype | None:
     """The dtype that data of this one is converted to, None if it holds no numbers."""
-    if dtype.kind not in "fiub" or dtype.name not in dtypes.TABLE and dtype.kind != "f":
+    known = dtype.name in dtypes.TABLE
+    if not known and dtype.kind != "f":
         return None
-    return np.dtype(default if dtype.kind == "f" else dtype.name)
+    return dtypes.named(default if not known or dtypes.is_float(dtype.name) else dtype.name).numpy
 
 
 def as_arrays(value: Any, what: str) -> Any:

@@ -277,7 +277,7 @@ def reset_of(model: Any) -> Callable[[], None]:
 
     def reset() -> None:
         for array in arrays:
-            array.fill(0)
+            array[...] = np.zeros((), array.dtype)
         changed()
 
     return reset

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ShapeError
@@ -164,7 +163,7 @@ def hidden(scores: Node, allowed: Node | None) -> Node:
     """Scores far below all others where they are not allowed; where none is, all are alike."""
     if allowed is None:
         return scores
-    low = float(np.finfo(dtypes.named(scores.dtype).numpy).min) * 0.7  # so that differences stay finite
+    low = dtypes.limits(scores.dtype).min * 0.7  # so that differences stay finite
     return build.where(allowed, scores, low)
 
 

@@ -321,7 +321,7 @@ def _wide(dtype: str) -> str:
 
 
 def _lowest(dtype: str) -> float:
-    return float(np.finfo(dtypes.named(dtype).numpy).min)
+    return dtypes.limits(dtype).min
 
 
 def _has_keys(x: Node) -> bool:

@@ -11,6 +11,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.ops.arguments import as_dtype
+from gnomon.runtime.buffer import shown
 from gnomon.tensor import Array, Tensor, is_symbolic, node_of, op
 
 
@@ -34,7 +35,7 @@ def saturate_cast(x, dtype):
         if own.max > limits.max:
             x = build.minimum(x, int(limits.max))
     elif wanted.kind == "f" and dtypes.is_float(x.dtype) and dtypes.named(x.dtype).bits > wanted.bits:
-        top = float(np.finfo(wanted.numpy).max)
+        top = dtypes.limits(wanted.name).max
         x = build.minimum(build.maximum(x, -top), top)
     return build.cast(x, wanted.name)
 
@@ -50,7 +51,8 @@ def convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any
     if wanted is None and not isinstance(x, (np.ndarray, np.generic)):
         wanted = _plain_dtype(x)
     array = np.asarray(x)
-    return array.astype(dtypes.named(wanted or dtypes.canonical(array.dtype)).numpy, copy=False).view(Array)
+    wanted = wanted or dtypes.canonical(array.dtype)
+    return shown(wanted, dtypes.rounded(wanted, array)).view(Array)
 
 
 array = convert_to_tensor

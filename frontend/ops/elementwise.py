@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError
@@ -163,9 +162,9 @@ def nan_to_num(x, nan=0.0, posinf=None, neginf=None):
     x = node_of(x)
     if not dtypes.is_float(x.dtype):
         return x
-    limits = np.finfo(dtypes.named(x.dtype).numpy)
-    low = float(limits.min) if neginf is None else operand(neginf)
-    high = float(limits.max) if posinf is None else operand(posinf)
+    limits = dtypes.limits(x.dtype)
+    low = limits.min if neginf is None else operand(neginf)
+    high = limits.max if posinf is None else operand(posinf)
     x = build.where(build.isnan(x), operand(nan), x)
     x = build.where(build.equal(x, math.inf), high, x)
     return build.where(build.equal(x, -math.inf), low, x)

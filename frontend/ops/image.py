@@ -96,9 +96,7 @@ def rgb_to_hsv(images, data_format=None):
     Smith 1978, "Color gamut transform pairs", the hexcone model.
     """
     x, layout = _colours(images, data_format)
-    import numpy as np
-
-    tiny = float(np.finfo(dtypes.named(x.dtype).numpy).eps)
+    tiny = dtypes.limits(x.dtype).eps
     red, green, blue = layout.planes(build.where(build.less(build.abs(x), tiny), 0.0, x))
     value = build.maximum(build.maximum(red, green), blue)
     spread = build.subtract(value, build.minimum(build.minimum(red, green), blue))

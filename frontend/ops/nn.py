@@ -146,9 +146,9 @@ def binary_crossentropy(target, output, from_logits=False):
 
 @op
 def moments(x, axes, keepdims=False, synchronized=False):
-    """(mean, variance) over `axes`; float16 is summed in float32."""
+    """(mean, variance) over `axes`; 16-bit floats are summed in float32."""
     x = floating(node_of(x))
-    wide = build.cast(x, "float32") if x.dtype == "float16" else x
+    wide = build.cast(x, dtypes.named(x.dtype).compute)
     mean, spread = build.mean(wide, axes, keepdims), variance(wide, axes, keepdims)
     return build.cast(mean, x.dtype), build.cast(spread, x.dtype)
 
@@ -160,9 +160,8 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     small = _epsilon() if epsilon is None else epsilon
     axes = as_axes(x, axis)
     if order == 2:
-        if x.dtype == "float16":  # where the square of a small epsilon is 0
-            return build.cast(_to_length_1(build.cast(x, "float32"), axes, small), "float16")
-        return _to_length_1(x, axes, small)
+        wide = dtypes.named(x.dtype).compute  # in float16 the square of a small epsilon is 0
+        return build.cast(_to_length_1(build.cast(x, wide), axes, small), x.dtype)
         squares = build.sum(build.square(x), axes, True)
         return build.multiply(x, build.rsqrt(build.maximum(squares, small * small)))
     size = build.abs(x)
@@ -214,7 +213,7 @@ def layer_normalization(x, gamma=None, beta=None, axis=-1, epsilon=None, **kwarg
     x = floating(node_of(x))
     axes = as_axes(x, axis)
     small = _epsilon() if epsilon is None else epsilon
-    wide = build.cast(x, "float32") if x.dtype == "float16" else x
+    wide = build.cast(x, dtypes.named(x.dtype).compute)
     centred = build.subtract(wide, build.mean(wide, axes, True))
     factor = build.rsqrt(build.add(build.mean(build.square(centred), axes, True), small))
     shape = [d if k in axes else 1 for k, d in enumerate(x.shape)]
@@ -234,7 +233,7 @@ def rms_normalization(x, scale=None, axis=-1, epsilon=None):
     """
     x = floating(node_of(x))
     small = _epsilon() if epsilon is None else epsilon
-    wide = build.cast(x, "float32") if x.dtype == "float16" else x
+    wide = build.cast(x, dtypes.named(x.dtype).compute)
     result = build.multiply(wide, build.rsqrt(build.add(build.mean(build.square(wide), axis, True), small)))
     if scale is not None:
         axes = as_axes(x, axis)

@@ -223,8 +223,8 @@ def _segments(data: Node, ids: Node, count: Dim, kind: str, empty: Any = None) -
     wide = (count, *data.shape)
     row = dtypes.named(data.dtype)
     if empty is None:
-        limits = np.finfo(row.numpy) if row.kind == "f" else np.iinfo(row.numpy)
-        low, high = (-math.inf, math.inf) if row.kind == "f" else (int(limits.min), int(limits.max))
+        limits = np.iinfo(row.numpy) if row.kind != "f" else None
+        low, high = (-math.inf, math.inf) if limits is None else (int(limits.min), int(limits.max))
         empty = {"sum": 0, "prod": 1, "max": low, "min": high}[kind]
     masked = build.where(
         build.broadcast(member, wide, [0, 1]),

@@ -36,14 +36,15 @@ def prod(x, axis=None, keepdims=False, dtype=None):
 
 @op
 def mean(x, axis=None, keepdims=False):
-    """The mean over `axis`; integers give floats, float16 is summed in float32."""
+    """The mean over `axis`; integers give floats, 16-bit floats are summed in float32."""
     return _mean(node_of(x), axis, keepdims)
 
 
 def _mean(x: Node, axis: Any, keepdims: bool) -> Node:
     x = floating(x)
-    if x.dtype == "float16":
-        return build.cast(build.mean(build.cast(x, "float32"), axis, keepdims), "float16")
+    wide = dtypes.named(x.dtype).compute
+    if wide != x.dtype:
+        return build.cast(build.mean(build.cast(x, wide), axis, keepdims), x.dtype)
     return build.mean(x, axis, keepdims)
 
 
@@ -56,8 +57,9 @@ def var(x, axis=None, keepdims=False):
 def variance(x: Node, axis: Any, keepdims: bool) -> Node:
     """The mean of squared distances from the mean, which is taken first: no cancellation."""
     x = floating(x)
-    if x.dtype == "float16":
-        return build.cast(variance(build.cast(x, "float32"), axis, keepdims), "float16")
+    wide = dtypes.named(x.dtype).compute
+    if wide != x.dtype:
+        return build.cast(variance(build.cast(x, wide), axis, keepdims), x.dtype)
     return build.mean(build.square(build.subtract(x, build.mean(x, axis, True))), axis, keepdims)
 
 

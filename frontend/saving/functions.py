@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import gnomon
+from gnomon.compiler import dtypes
 from gnomon.compiler.aot.describe import size as written_size
 from gnomon.compiler.errors import ArgumentError, FileError, GnomonError
 from gnomon.compiler.graph import Node, Op, walk
@@ -68,7 +69,7 @@ def save_function(function: Function, filepath: Any, overwrite: bool = True) -> 
         "downcast": function.allow_input_downcast,
     }
     content = BytesIO()
-    arrays: dict[str, Any] = {f"v{k}": v.numpy() for k, v in enumerate(variables)}
+    arrays: dict[str, Any] = {f"v{k}": v.buffer.array.copy() for k, v in enumerate(variables)}
     np.savez(content, **arrays)
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for name, data in ((GRAPH, json.dumps(described, sort_keys=True)), (ARRAYS, content.getvalue())):
@@ -102,7 +103,7 @@ def load_function(filepath: Any) -> Function:
 def _function(described: Mapping[str, Any], values: Sequence[np.ndarray]) -> Function:
     told = described["variables"]
     variables = [
-        Variable(value, name=t["name"], trainable=t["trainable"], dtype=str(value.dtype))
+        Variable(value, name=t["name"], trainable=t["trainable"], dtype=dtypes.of_memory(value.dtype))
         for t, value in zip(told, values, strict=True)
     ]
     reader = _Reader(variables)

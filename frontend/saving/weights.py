@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, FileError, NotBuiltError, ShapeError
 from gnomon.layers.layer import Layer
 from gnomon.optimizers import Optimizer
 from gnomon.random import SeedGenerator
+from gnomon.runtime.buffer import shown
 from gnomon.saving.files import to_read, to_write, warn, written_aside
 from gnomon.saving.tree import saved_objects
 from gnomon.variable import Variable
@@ -102,10 +104,37 @@ def write_h5(target: Path | BytesIO, model: Any) -> None:
             group = file.create_group(f"{path}/vars" if path else "vars")
             group.attrs["name"] = found.name
             for key, value in store.items():
-                group[key] = np.asarray(value)
+                _write(group, key, np.asarray(value), _dtype_of(found, key))
+
+
+def _dtype_of(found: Any, key: str) -> str:
+    """The dtype of the variable that is kept under a key, '' if the object writes what it likes."""
+    base = Optimizer if isinstance(found, Optimizer) else Layer
+    if isinstance(found, SeedGenerator) or type(found).save_own_variables is not base.save_own_variables:
+        return ""
+    own = found.variables if isinstance(found, Optimizer) else found._own_variables()
+    return own[int(key)].dtype
+
+
+def _write(group: Any, key: str, value: np.ndarray, dtype: str) -> None:
+    """One array. HDF5 has no bfloat16 either: two opaque bytes each, and an attribute that says so, as Keras writes."""
+    if "bfloat16" in (dtype, value.dtype.name):
+        group.create_dataset(key, data=dtypes.encoded("bfloat16", value)).attrs["dtype"] = "bfloat16"
+    else:
+        group[key] = value
 
 
 # ---- reading
+
+
+def _read(dataset: Any) -> np.ndarray:
+    """An array in a file as NumPy has it."""
+    return shown("bfloat16", dataset[()]) if _is_bfloat16(dataset) else dataset[()]
+
+
+def _is_bfloat16(dataset: Any) -> bool:
+    memory = dtypes.named("bfloat16").memory
+    return dataset.dtype == memory and dataset.attrs.get("dtype") in ("bfloat16", b"bfloat16")
 
 
 class Stored(Mapping[str, np.ndarray]):
@@ -115,7 +144,7 @@ class Stored(Mapping[str, np.ndarray]):
         self.group, self.path = group, path
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return self.dataset(key)[()]
+        return _read(self.dataset(key))
 
     def dataset(self, key: str) -> Any:
         """The array as it lies in the file, with `shape` and `dtype`. Raises FileError for something else."""
@@ -254,7 +283,7 @@ class Loading:
             array = stored.dataset(str(k))
             if tuple(array.shape) != variable.shape:
                 return f"has {variable.name!r} of shape {variable.shape}, the file has it of shape {tuple(array.shape)}"
-            if array.dtype.kind not in "fiub":
+            if array.dtype.kind not in "fiub" and not _is_bfloat16(array):
                 return f"has {variable.name!r} of dtype {variable.dtype}, the file has it of dtype {array.dtype}"
         return None
 
@@ -293,7 +322,7 @@ class Loading:
             )
 
     def finish(self) -> None:
-        arrays = [(variable, dataset[()]) for variable, dataset in self.values]  # all read before any is set
+        arrays = [(variable, _read(dataset)) for variable, dataset in self.values]  # all read before any is set
         for variable, array in arrays:
             variable.set_value(array)
         for found, stored in self.own:
