@@ -133,11 +133,28 @@ class Clear:
 
 @dataclass(frozen=True)
 class Library:
-    """A call of a library routine (LAPACK and the like) by name, run by the device on slots."""
+    """A call of a library routine (LAPACK, cublasLt, cuDNN and the like) by name, run by the device on slots.
+
+    parameters   (name, value) pairs: sizes, and words
+    workspace    slot that the routine may use while it runs, or -1
+    work, flops, bytes, label, layers   as those of a `Launch`
+    """
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    parameters: tuple[tuple[str, Dim | str], ...] = ()
+    workspace: int = -1
+    work: Dim = 0
+    flops: Dim = 0
+    bytes: Dim = 0
+    label: str = ""
+    layers: tuple[str, ...] = ()
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The slots that it writes: its outputs, and its workspace if it has one."""
+        return self.outputs if self.workspace < 0 else (*self.outputs, self.workspace)
 
 
 @dataclass(frozen=True)
@@ -186,7 +203,7 @@ def touched(step: Step) -> Iterator[int]:
         case Copy():
             yield from (step.source, step.target)
         case Library():
-            yield from (*step.inputs, *step.outputs)
+            yield from (*step.inputs, *step.written)
         case Clear():
             yield step.target
         case Repeat():

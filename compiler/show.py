@@ -328,7 +328,10 @@ def step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int = 0) ->
             case p.Clear():
                 lines.append(f"{pad}clear {names([step.target])}")
             case p.Library():
-                lines.append(f"{pad}library {names(step.outputs)} = {step.name}({names(step.inputs)})")
+                told = ", ".join(f"{key}={value}" for key, value in step.parameters)
+                made = f"  ; {', '.join(step.layers)}" if step.layers else ""
+                given = names(step.inputs) + (f"; {told}" if told else "")
+                lines.append(f"{pad}library {names(step.outputs)} = {step.name}({given}){made}")
             case p.Repeat():
                 until = f" until {names([step.until])}" if step.until >= 0 else ""
                 down = " down" if step.reverse else ""

@@ -18,6 +18,8 @@ class Target:
     l1, l2          data cache bytes of one core
     threads         how many threads a launch may be split among
     winograd        3x3 convolutions may trade accuracy for speed
+    libraries       cuda: what programs may call besides kernels of their own ('cublaslt', 'cudnn'), sorted, for the
+                    text of a target is part of what programs are remembered by
     """
 
     kind: str
@@ -31,6 +33,7 @@ class Target:
     l2: int = 512 << 10
     threads: int = 1
     winograd: bool = False
+    libraries: tuple[str, ...] = ()
 
     @property
     def avx512(self) -> bool:

@@ -166,7 +166,8 @@ class _Program:
                 case Library():
                     for s in step.inputs:
                         self._read(s, written, step.name)
-                    written = written | {self._slot(s, step.name) for s in step.outputs}
+                    self._known(step.name, [value for _, value in step.parameters if not isinstance(value, str)])
+                    written = written | {self._slot(s, step.name) for s in step.written}
                 case Repeat():
                     self._known("a loop", [] if step.count is None else [step.count])
                     if step.limit >= 0:

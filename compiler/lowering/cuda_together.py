@@ -303,7 +303,7 @@ class _Joiner:
             case Clear():
                 reads, writes = (), (step.target,)
             case Library():
-                reads, writes = step.inputs, step.outputs
+                reads, writes = step.inputs, step.written
             case _:
                 reads = writes = tuple(touched(step))
         found = {k for s in (*reads, *writes) for k in memory_of(self.slots, s)}
