@@ -18,6 +18,7 @@ from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_g
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
 from gnomon.compiler.lowering.tiles import Piece
+from gnomon.compiler.lowering.touched import touched
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
 from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of, size_of
@@ -363,12 +364,18 @@ class _Plan:
             stages.kernels[name] = kernel
         stages.nodes.setdefault(name, list(group.members))
         buffers = tuple(slot_by_buffer[b.name] for b in kernel.buffers)
-        moved = sum_sizes(product(self.slots[s].shape) * dtypes.named(self.slots[s].dtype).bytes for s in set(buffers))
+        moved = self._moved(kernel, buffers)
         flops = made.piece.flops
         work = sum_sizes([floor(flops, 48), floor(moved, 30)])
         sizes = tuple(symbol(s) for s in made.sizes)
         extent = made.piece.extent
         return Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
+
+    def _moved(self, kernel: Kernel, slots: Sequence[int]) -> Dim:
+        """The bytes of memory that a kernel touches."""
+        some, used = touched(kernel), dict(zip(slots, kernel.buffers, strict=True))
+        known = [(self.slots[s], some.get(b.name, product(self.slots[s].shape))) for s, b in used.items()]
+        return sum_sizes(n * dtypes.named(slot.dtype).bytes for slot, n in known)
 
     # ---- the whole
 

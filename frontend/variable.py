@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,6 +15,7 @@ from gnomon.compiler.errors import GraphError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Parameter
+from gnomon.compiler.ops.rows import WriteRows
 from gnomon.runtime.buffer import Buffer, lent, shown
 from gnomon.surroundings import autocast
 from gnomon.tensor import Tensor, new_parameter, node_of
@@ -117,9 +118,9 @@ class Variable(Tensor):
                 value = value.numpy()
             self.set_value(np.asarray(value))
             return self
-        node = build.cast(node_of(value), self.dtype)
-        if node.shape != self.node.shape:
-            node = build.broadcast_to(node, self.node.shape)
+        node, shape = build.cast(node_of(value), self.dtype), scope.get(self, self.node).shape
+        if node.shape != shape:
+            node = build.broadcast_to(node, shape)
         scope[self] = node
         return Tensor(node)
 
@@ -174,8 +175,37 @@ def updates_where(condition: Any) -> Iterator[None]:
         _updates.reset(token)
     for variable, node in inner.items():
         before = outer.get(variable, variable.node)
-        if node is not before:
+        if node is before:
+            continue
+        if isinstance(node.op, WriteRows) and node.inputs[0] is before:  # no row, rather than the whole table again
+            _, indices, rows = node.inputs
+            none = build.full_like(indices, -1)
+            outer[variable] = WriteRows()(before, build.apply("where", node_of(condition), indices, none), rows)
+        else:
             outer[variable] = build.apply("where", node_of(condition), node, before)
+
+
+@contextmanager
+def rows_alone(indices: Mapping[Variable, Node]) -> Iterator[None]:
+    """Inside `collecting_updates`: some variables are seen as some of their rows, and assigned as these.
+
+    indices   int[n] for each of the variables: the rows, of which those below 0 are left out; no others may be equal
+    """
+    outer = _updates.get()
+    assert outer is not None, "rows_alone is for traced programs"
+    tables = {variable: outer.get(variable, variable.node) for variable in indices}
+    inner = {**outer, **{v: build.gather(tables[v], at, 0) for v, at in indices.items()}}
+    seen = {v: inner[v] for v in indices}
+    token = _updates.set(inner)
+    try:
+        yield
+    finally:
+        _updates.reset(token)
+    for variable, node in inner.items():
+        if variable not in tables:
+            outer[variable] = node
+        elif node is not seen[variable]:
+            outer[variable] = WriteRows()(tables[variable], indices[variable], node)
 
 
 def is_tracing() -> bool:

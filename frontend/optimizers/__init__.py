@@ -6,7 +6,7 @@ from typing import Any
 
 from gnomon.compiler.errors import ArgumentError
 from gnomon.optimizers import schedules
-from gnomon.optimizers.adam import Adam, Adamax, AdamW, Lamb, Nadam, ScheduleFreeAdamW
+from gnomon.optimizers.adam import Adam, Adamax, AdamW, Lamb, LazyAdam, Nadam, ScheduleFreeAdamW
 from gnomon.optimizers.adaptive import Adadelta, Adafactor, Adagrad, Ftrl, RMSprop
 from gnomon.optimizers.loss_scale import LossScaleOptimizer
 from gnomon.optimizers.muon import Muon
@@ -18,7 +18,7 @@ registry = Registry(
     "optimizer",
     [
         Optimizer, Adam, SGD, RMSprop, Adadelta, AdamW, Adagrad, Adamax, Adafactor, Nadam, Ftrl, Lion, Lamb, Muon,
-        LossScaleOptimizer, ScheduleFreeAdamW,
+        LossScaleOptimizer, ScheduleFreeAdamW, LazyAdam,
     ],
     ignore_case=True,
 )  # fmt: skip
@@ -46,6 +46,7 @@ def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
 
 
 __all__ = [
-    "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion", "LossScaleOptimizer",
-    "Muon", "Nadam", "Optimizer", "RMSprop", "ScheduleFreeAdamW", "deserialize", "get", "schedules", "serialize",
+    "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "LazyAdam", "Lion",
+    "LossScaleOptimizer", "Muon", "Nadam", "Optimizer", "RMSprop", "ScheduleFreeAdamW", "deserialize", "get",
+    "schedules", "serialize",
 ]  # fmt: skip

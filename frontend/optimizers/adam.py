@@ -7,6 +7,7 @@ from typing import Any
 from gnomon import initializers, ops
 from gnomon.compiler.errors import ArgumentError
 from gnomon.optimizers.optimizer import Optimizer
+from gnomon.optimizers.rows import GradientRows
 from gnomon.tensor import Tensor
 from gnomon.variable import Variable
 
@@ -97,6 +98,19 @@ class AdamW(Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **options)
         if weight_decay is None:
             raise ArgumentError("AdamW: weight_decay is a number; for none use Adam")
+
+
+class LazyAdam(Adam):
+    """Adam that leaves rows of an embedding alone which no token of the batch has, with their means.
+
+    Adam moves every row at every step, as long as it remembers a gradient, so a step costs as much as the whole table;
+    here it costs as much as the rows that are touched. Other weights change as by Adam, and so do tables whose gradient
+    is not made of rows only: that have a regularizer, are read elsewhere too, or accumulate gradients.
+    The optimizer of this name in TensorFlow Addons; PyTorch calls it SparseAdam.
+    """
+
+    def _rows_of(self, gradient, variable):
+        return GradientRows.of(gradient)
 
 
 class Adamax(_Moments):

@@ -81,6 +81,10 @@ class Adagrad(Optimizer):
             first = initializers.Constant(self.initial_accumulator_value)
             self._accumulators = self.add_optimizer_variables(variables, "accumulator", first)
 
+    def _leaves_zeros(self):
+        some = self.initial_accumulator_value + self.epsilon > 0  # or 0 / 0 is taken away from weights
+        return some and type(self).update_step is Adagrad.update_step
+
     def update_step(self, gradient, variable, learning_rate):
         total = self._accumulators[self._get_variable_index(variable)]
         total.assign_add(ops.square(gradient))

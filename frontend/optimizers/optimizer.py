@@ -15,10 +15,11 @@ from gnomon.compiler.errors import ArgumentError, GraphError, ShapeError, StateE
 from gnomon.config import floatx
 from gnomon.eager import at_once, evaluate
 from gnomon.naming import auto_name
+from gnomon.optimizers.rows import GradientRows, worth_it
 from gnomon.optimizers.schedules import LearningRateSchedule
 from gnomon.registry import deserialize_object, serialize_object
 from gnomon.tensor import Tensor
-from gnomon.variable import Variable, is_tracing, updates_where
+from gnomon.variable import Variable, is_tracing, rows_alone, updates_where
 
 
 class Optimizer:
@@ -37,7 +38,8 @@ class Optimizer:
 
     A subclass defines `build(variables)`, which calls the base's and adds its own variables, and
     `update_step(gradient, variable, learning_rate)`, which assigns. `_own` names the attributes that its configuration
-    holds besides the base's.
+    holds besides the base's. Of a gradient that is a few rows of a table, an embedding's, `update_step` may be given
+    these rows alone (`_rows_of`): variable and slots then read and assign as the same rows.
     Raises ArgumentError for an argument that is unknown, out of range, or excludes another.
     """
 
@@ -92,6 +94,7 @@ class Optimizer:
         self._variables: list[Variable] = []
         self._trainable_variables: list[Variable] = []
         self._indices: dict[int, int] = {}
+        self._slots: dict[int, list[Variable]] = {}  # by the id of the variable they belong to
         self._averages: list[Variable] = []
         self._accumulated: list[Variable] = []
         self._undecayed: set[int] = set()
@@ -191,9 +194,11 @@ class Optimizer:
     ) -> Variable:
         """A variable of the shape and dtype of another, named after it."""
         reference = reference_variable.path.replace("/", "_")
-        return self.add_variable(
+        made = self.add_variable(
             reference_variable.buffer.shape, initializer, reference_variable.dtype, name=f"{reference}_{name or 'var'}"
         )
+        self._slots.setdefault(id(reference_variable), []).append(made)
+        return made
 
     def add_optimizer_variables(
         self, trainable_variables: Sequence[Variable], name: str | Sequence[str], initializer: Any = "zeros"
@@ -331,9 +336,28 @@ class Optimizer:
 
     def _change(self, pairs: list[tuple[Any, Variable]]) -> None:
         variables = [v for _, v in pairs]
-        grads = self._clip([g for g, _ in pairs])
+        rows = [self._rows_of(g, v) for g, v in pairs]
+        grads = self._clip([g if r is None else Tensor(r.sums) for (g, _), r in zip(pairs, rows, strict=True)])
         self._apply_weight_decay(variables)
-        self._update_all(grads, variables, self.learning_rate)
+        touched = {}
+        for v, r in zip(variables, rows, strict=True):
+            if r is not None:
+                touched.update(dict.fromkeys([v, *self._slots.get(id(v), ())], r.indices))
+        with rows_alone(touched):
+            self._update_all(grads, variables, self.learning_rate)
+
+    def _leaves_zeros(self) -> bool:
+        """Whether the rule leaves weights whose gradient is 0 as they are, with the slots that belong to them."""
+        return False
+
+    def _rows_of(self, gradient: Any, variable: Variable) -> GradientRows | None:
+        """The rows of a gradient, if the update is to touch no others: where others stay as they are in any case."""
+        stays = self._leaves_zeros() and not self.use_ema and not self._weight_decays(variable)
+        found = GradientRows.of(gradient) if stays else None
+        return found if found is not None and worth_it(found, variable) else None
+
+    def _weight_decays(self, variable: Variable) -> bool:
+        return self._weight_decay_of(variable) is not None and self._decays(variable)
 
     def _update_all(self, grads: list[Any], variables: list[Variable], learning_rate: Any) -> None:
         for g, v in zip(grads, variables, strict=True):
@@ -365,9 +389,8 @@ class Optimizer:
 
     def _apply_weight_decay(self, variables: Sequence[Variable]) -> None:
         for v in variables:
-            decay = self._weight_decay_of(v)
-            if decay is not None and self._decays(v):
-                v.assign(v - v * decay * ops.cast(self.learning_rate, v.dtype))
+            if self._weight_decays(v):
+                v.assign(v - v * self._weight_decay_of(v) * ops.cast(self.learning_rate, v.dtype))
 
     def _average(self) -> None:
         """Move the averages towards the weights; the first step copies them."""

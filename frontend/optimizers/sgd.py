@@ -30,6 +30,9 @@ class SGD(Optimizer):
             super().build(variables)
             self.momentums = self.add_optimizer_variables(variables, "momentum") if self.momentum else []
 
+    def _leaves_zeros(self):
+        return not self.momentum and type(self).update_step is SGD.update_step
+
     def update_step(self, gradient, variable, learning_rate):
         step = gradient * learning_rate
         if not self.momentum:
