@@ -32,8 +32,8 @@ IDLE = 30
 HEAD = struct.Struct("<BQ")
 """Before each message: a request's flags or a reply's status, and how many bytes follow."""
 
-CHECK = 1
-"""Request flag: verify the module."""
+CHECK, ASSEMBLY = 1, 2
+"""Request flags: verify the module; reply with its assembly instead of an object."""
 
 DONE, FAILED = 0, 1
 
@@ -147,7 +147,10 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             return
         flags, text = request
         try:
-            send(replies, DONE, compile_object(text.decode(), bool(flags & CHECK)))
+            if flags & ASSEMBLY:
+                send(replies, DONE, assembly(text.decode()).encode())
+            else:
+                send(replies, DONE, compile_object(text.decode(), bool(flags & CHECK)))
         except RuntimeError as error:
             send(replies, FAILED, str(error).encode())
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +53,12 @@ class Worker:
         return self.usable and self.process.poll() is None
 
     def compile(self, source: Source, check: bool) -> bytes | None:
-        """The object of `source`; None if the process had ended for want of work before it came.
+        """The object of `source`, as `ask` has it."""
+        return self.ask(source, codegen.CHECK if check else 0)
+
+    def ask(self, source: Source, flags: int) -> bytes | None:
+        """What is made of `source` with these flags of `codegen`; None if the process had ended for want of work before
+        it came.
 
         Raises CompileError if LLVM refuses the source or dies of it.
         """
@@ -62,7 +67,7 @@ class Worker:
         assert replies is not None
         self.usable = False
         try:
-            codegen.send(requests, codegen.CHECK if check else 0, source.text.encode())
+            codegen.send(requests, flags, source.text.encode())
             reply = codegen.receive(replies)
         except BrokenPipeError:
             reply = None
@@ -94,6 +99,26 @@ class Worker:
                 except BrokenPipeError:
                     continue
         self.process.wait()
+
+
+def assemble(sources: Sequence[Source]) -> Iterator[str]:
+    """The assembly of each source, one after the other, by one process."""
+    worker = _take()
+    try:
+        for source in sources:
+            done = worker.ask(source, codegen.ASSEMBLY)
+            if done is None:
+                worker.end()
+                worker = _take()
+                done = worker.ask(source, codegen.ASSEMBLY)
+            if done is None:
+                raise CompileError(f"The process that was to compile {source.name!r} ended at once.")
+            yield done.decode()
+    finally:
+        if worker.alive:
+            _idle.append(worker)
+        else:
+            worker.end()
 
 
 def compile_sources(sources: Sequence[Source], processes: int, check: bool) -> list[bytes]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import linecache
 import os
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 
 from gnomon.compiler import dtypes, program, show
@@ -20,6 +19,7 @@ from gnomon.compiler.ops.elementwise import Elementwise
 from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.sizes import Dim, FloorDiv, Max, Size, product
+from gnomon.page.assembly import Assemblies
 
 GIVEN = {"steps": 1}
 """Sizes that are shown for another number than COMMON at first."""
@@ -34,8 +34,11 @@ def collected(target: Any) -> list[dict[str, Any]]:
     if not isinstance(target, Model):
         return [function_data(target, target.name, target.name)]
     modes = ["train", "predict"] if target.compiled else ["predict"]
-    layers = layers_of(target)
-    return [function_data(inspecting.function_of(target, mode), mode, target.name, layers) for mode in modes]
+    layers, assemblies, begun = layers_of(target), Assemblies(), []
+    for mode in modes:  # assembly is made while the next one is compiled
+        fn = inspecting.function_of(target, mode)
+        begun.append((_Collector(fn, target.name, assemblies), mode))
+    return [collector.run() | {"name": mode, "title": target.name, "layers": layers} for collector, mode in begun]
 
 
 def layers_of(model: Any) -> list[str]:
@@ -49,9 +52,9 @@ def layers_of(model: Any) -> list[str]:
     return names
 
 
-def function_data(fn: Any, name: str, title: str, layers: Sequence[str] = ()) -> dict[str, Any]:
-    """All that the page shows of one function, as JSON holds it. `layers` are told in this order."""
-    return _Collector(fn, title).run() | {"name": name, "title": title, "layers": list(layers)}
+def function_data(fn: Any, name: str, title: str) -> dict[str, Any]:
+    """All that the page shows of one function, as JSON holds it."""
+    return _Collector(fn, title, Assemblies()).run() | {"name": name, "title": title, "layers": []}
 
 
 class _Table:
@@ -70,8 +73,12 @@ class _Table:
 
 
 class _Collector:
-    def __init__(self, fn: Any, title: str):
+    def __init__(self, fn: Any, title: str, assemblies: Assemblies):
         self.fn, self.stages, self.program = fn, fn.stages, fn.program
+        self.sources = {s.name: s for s in self.program.sources}
+        self.assemblies = assemblies
+        if self.program.target != "cuda":
+            assemblies.begin([self.sources[name] for name in self.stages.kernels])
         self.outermost = f"{title}/"  # a layer is called inside its model, or was alone when that was built
         self.ops, self.types, self.origins, self.sizes = _Table(), _Table(), _Table(), _Table()
         self.numbers: dict[Node, int] = {}
@@ -259,8 +266,7 @@ class _Collector:
         return rows
 
     def _texts(self, name: str) -> dict[str, str]:
-        source = next(s for s in self.program.sources if s.name == name)
-        return {"kernel": self.program.kernels[name], **self._code(source)}
+        return {"kernel": self.program.kernels[name], **self._code(self.sources[name])}
 
     def _entry(self) -> dict[str, str]:
         """The code that no kernel is: what runs the kernels. It is long and simple, and not worth its assembly."""
@@ -270,14 +276,7 @@ class _Collector:
     def _code(self, source: program.Source) -> dict[str, str]:
         if self.program.target == "cuda":
             return {"cuda": source.text}
-        return {"llvm": source.text, "assembly": _assembly(source.text)}
-
-
-@cache
-def _assembly(text: str) -> str:
-    from gnomon.runtime import codegen
-
-    return codegen.assembly(text)
+        return {"llvm": source.text, "assembly": self.assemblies.of(source.text)}
 
 
 # ---- sizes and costs

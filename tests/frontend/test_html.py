@@ -273,14 +273,15 @@ def test_search_narrows_and_walks(shown: Page) -> None:
 def test_sizes_that_are_set_change_the_figures(shown: Page) -> None:
     shown.click("#tabs button", "Program")
     figure = "document.getElementById('figures').textContent"
+    shown.wait(f"document.querySelector('#sizes input') && {figure} !== ''")
     before = shown.run(figure)
     shown.run("document.querySelector('#sizes input').value = 1000")
     shown.run("document.querySelector('#sizes input').dispatchEvent(new Event('input')) && null")
-    assert shown.run(figure) != before
+    shown.wait(f"{figure} !== {json.dumps(before)}")
     shown.click("#tabs button", "Kernels")
     shown.click(".head button", "bytes")
     rows = "[...document.querySelectorAll('.row .what')].map(e => e.textContent)"
-    assert len(shown.run(rows)) > 3
+    shown.wait(f"{rows}.length > 3")
     shown.click(".row.node", "contract")
     shown.wait("document.querySelector('#details .kind').textContent === 'kernel'")
     assert "Launched by" in shown.run("document.querySelector('#details').textContent")
@@ -306,7 +307,7 @@ def test_the_graph_has_the_layers_and_chooses_them(shown: Page) -> None:
     for kind in ("mousePressed", "mouseReleased"):
         shown.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
     shown.wait("location.hash === '#train!ldrop'")
-    assert shown.run("document.querySelector('#details h3').textContent") == "drop"
+    shown.wait("document.querySelector('#details h3').textContent === 'drop'")
     drawn = shown.run("""(() => {
         const c = document.getElementById("graph"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
         return new Set(new Uint32Array(d.buffer)).size;
