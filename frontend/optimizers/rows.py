@@ -46,14 +46,17 @@ class GradientRows:
             return None
         length = gradient.node.shape[0]
         flat = []
-        for indices, updates in parts:
-            count = product(indices.shape)
+        for indices, _ in parts:
             inside = build.maximum(build.minimum(build.cast(indices, "int64"), build.size(length - 1, "int64")), 0)
-            rows = build.reshape(updates, (count, *updates.shape[indices.rank :]))
-            flat.append((build.reshape(inside, (count,)), rows))
-        at = build.concat([indices for indices, _ in flat], 0)
+            flat.append(build.reshape(inside, (product(indices.shape),)))
+        at = build.concat(flat, 0)
         first = FirstEqual(length)(at)
-        sums = build.scatter_add(first, build.concat([rows for _, rows in flat], 0), at.shape[0])
+        if len(parts) == 1:
+            indices, updates = parts[0]
+            sums = build.scatter_add(build.reshape(first, indices.shape), updates, at.shape[0])
+        else:
+            each = [build.reshape(u, (product(i.shape), *u.shape[i.rank :])) for i, u in parts]
+            sums = build.scatter_add(first, build.concat(each, 0), at.shape[0])
         alone = build.apply("equal", first, build.iota(first.shape, 0))
         return cls(build.where(alone, at, build.constant(-1, "int64")), sums)
 
