@@ -21,11 +21,12 @@ from gnomon.compiler.program import Program
 from gnomon.compiler.request import Request, Stages
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
+from gnomon.devices import chosen_device
 from gnomon.events import compiling
 from gnomon.programs import compile, program_for, without_texts
-from gnomon.runtime.buffer import shown
 from gnomon.progress import state_of, told
-from gnomon.runtime.device import TextMissing, device
+from gnomon.runtime.buffer import shown
+from gnomon.runtime.device import TextMissing
 from gnomon.tensor import Tensor, node_of
 from gnomon.variable import Variable, variable_of
 
@@ -39,6 +40,7 @@ def function(
     on_unused_input: str = "raise",
     allow_input_downcast: bool = True,
     repeat: tuple[Tensor, Dim] | None = None,
+    device: str | None = None,
 ) -> Function:
     """Compile a graph: `function([x, y], z)` returns a callable that computes z from arrays.
 
@@ -53,13 +55,15 @@ def function(
     repeat    (counter, count): run the whole graph `count` times (a size) within the program, `counter` (a scalar int64
               input that the caller does not pass) being 0, 1, 2 …; updates carry over from round to round, outputs are
               those of the last one
+    device    'cpu', 'gpu' or 'gpu:1'; by default the one that `gnomon.device`, `gnomon.set_device` or GNOMON_DEVICE
+              chooses, else the first GPU that can be used, else the CPU
 
     Raises GraphError for an input that is not a leaf, given twice or missing; ShapeError or DTypeError for an update
-    of another type than its variable.
+    of another type than its variable; DeviceError for a device that cannot be used.
     """
     arguments = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     graph = Graph.of(arguments, outputs, updates, givens, name or "function", on_unused_input, repeat)
-    return Function(graph, allow_input_downcast)
+    return Function(graph, allow_input_downcast, device)
 
 
 class Graph:
@@ -194,12 +198,12 @@ class Function:
     Neither is kept: they are made when somebody looks, for a program that runs takes much less.
     """
 
-    def __init__(self, graph: Graph, allow_input_downcast: bool = True):
+    def __init__(self, graph: Graph, allow_input_downcast: bool = True, device: str | None = None):
         self.graph, self.name, self.allow_input_downcast = graph, graph.name, allow_input_downcast
         self.input_names = [leaf.op.name for leaf in graph.inputs]  # type: ignore[attr-defined]  # Inputs
         self._dtypes = [dtypes.named(leaf.dtype).numpy for leaf in graph.inputs]
         self._single = graph.form == 0 and not graph.cuts
-        self.device = device("cpu")
+        self.device = chosen_device(device)
         self.executable: Any
         watch = _watch(self)
         with (
@@ -234,6 +238,8 @@ class Function:
         by_key = {key_of(v.node): v for v in self.graph.variables}
         executable: Any = self.device.executable(program, [by_key[key].buffer for _, key in program.variables])
         executable.program = without_texts(program)
+        changed = {key_of(v.node) for v in self.graph.updates}
+        executable.updated = [k for k, (_, key) in enumerate(program.variables) if key in changed]
         return executable
 
     @property
@@ -300,6 +306,18 @@ class Function:
 
         return memory_of(self, sizes)
 
+    def on_device(self, *args: Any, **kwargs: Any) -> Any:
+        """As a call, but the results stay in the device's memory.
+
+        They are arrays that CuPy, PyTorch and JAX take without a copy, by `__dlpack__` or `__cuda_array_interface__`,
+        and that functions on the device take as arguments. It returns when the work is started. On the CPU they are
+        NumPy's.
+        """
+        arrays = self._arguments(args, kwargs)
+        if not self.device.apart:
+            return self._formed(self.executable(*arrays))
+        return self._formed(self.executable.on_device(*arrays))
+
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs in order, updates done; `arrays` have exactly the inputs' dtypes."""
         return self.executable(*arrays)
@@ -339,6 +357,10 @@ class Function:
 
     def _argument(self, k: int, value: Any) -> np.ndarray:
         wanted = self.graph.inputs[k].type
+        if self.device.apart and not isinstance(value, np.ndarray):
+            there = self.device.adopt(value)
+            if there is not None and there.dtype_name == wanted.dtype:
+                return there
         array = np.asarray(value)
         dtype = dtypes.named(wanted.dtype).numpy
         if array.dtype != dtype and array.dtype.name != wanted.dtype:

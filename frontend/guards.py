@@ -171,8 +171,9 @@ class Guarded:
         return getattr(self.guarded, name)
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        looked = [getattr(a, "source", a) for a in arrays]  # of what was copied to a device, what it is a copy of
         for guard in self.guards:
-            guard(arrays)
+            guard(looked)
         return self.guarded(*arrays)
 
 

@@ -212,7 +212,7 @@ def _variables(model: Any) -> tuple[list[Variable], list[Variable], list[Variabl
 
 
 def _bytes(variables: Iterable[Variable]) -> int:
-    return sum(v.buffer.array.nbytes for v in {id(v): v for v in variables}.values())
+    return sum(v.buffer.nbytes for v in {id(v): v for v in variables}.values())
 
 
 __all__ = ["Memory", "ModelMemory", "memory_of", "memory_of_model"]

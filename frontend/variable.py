@@ -16,7 +16,7 @@ from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Parameter
 from gnomon.compiler.ops.rows import WriteRows
-from gnomon.runtime.buffer import Buffer, lent, shown
+from gnomon.runtime.buffer import Buffer, shown
 from gnomon.surroundings import autocast
 from gnomon.tensor import Tensor, new_parameter, node_of
 
@@ -97,16 +97,14 @@ class Variable(Tensor):
     def get_value(self, borrow: bool = False) -> np.ndarray:
         """The present value: a copy, or with `borrow` the memory itself (Theano). Without ml_dtypes the memory of a
         bfloat16 variable cannot be seen from NumPy, and it is a copy all the same."""
-        if borrow:
-            lent()
-        return shown(self.dtype, self.buffer.array) if borrow else self.buffer.numpy()
+        return shown(self.dtype, self.buffer.lend()) if borrow else self.buffer.numpy()
 
     def set_value(self, value: Any, borrow: bool = False) -> None:
         """Replace the value. Raises ShapeError for another shape."""
         array = np.asarray(value)
-        if array.shape != self.buffer.array.shape:
+        if array.shape != self.buffer.shape:
             raise ShapeError(
-                f"variable {self.path!r} has the shape {self.buffer.array.shape}, got a value of shape {array.shape}"
+                f"variable {self.path!r} has the shape {self.buffer.shape}, got a value of shape {array.shape}"
             )
         self.buffer.set(dtypes.rounded(self.dtype, array))
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gnomon.compiler.errors import ArgumentError, CompileError
 from gnomon.compiler.program import Program, Source
@@ -371,6 +372,7 @@ class CPU:
     """The device 'cpu'. Calls return when they are done, so there is never anything to wait for."""
 
     name = "cpu"
+    apart = False
 
     def target(self) -> Target:
         return host_target()
@@ -379,10 +381,19 @@ class CPU:
         return Buffer(shape, dtype)
 
     def copy(self, source: Buffer, target: Buffer) -> None:
-        target.set(source.array)
+        target.set(source.numpy())
 
     def load(self, program: Program) -> Loaded:
         return load(program)
+
+    def array(self, value: Any) -> Any:
+        return value
+
+    def room(self) -> int:
+        return sys.maxsize
+
+    def adopt(self, value: Any) -> None:
+        return None
 
     def executable(self, program: Program, variables: Sequence[Buffer]) -> Executable:
         from gnomon.runtime.executable import Executable as CPUExecutable

@@ -1,4 +1,4 @@
-"""What a device must do, and the devices by name.
+"""What a device must do, and the devices by name: 'cpu', 'gpu:0'.
 
 A device runs Programs made for its target. Everything above it (the executable of a CPU, the CUDA graphs of a GPU)
 is its own affair; a frontend only calls these.
@@ -56,9 +56,14 @@ class Executable(Protocol):
 
 
 class Device(Protocol):
-    """Where programs run."""
+    """Where programs run.
+
+    apart   whether its memory is another than the host's: what a program reads again and again is then better copied
+            there once (`array`), and variables are where a program last used them
+    """
 
     name: str
+    apart: bool
 
     def target(self) -> Target:
         """What to generate code for."""
@@ -76,6 +81,19 @@ class Device(Protocol):
         """Machine code for `program`: from this process, from the cache, or compiled now. Raises CompileError."""
         ...
 
+    def array(self, value: np.ndarray) -> Any:
+        """An array as programs here read it quickest: itself, or a copy in the device's memory. Raises
+        OutOfMemoryError."""
+        ...
+
+    def room(self) -> int:
+        """Bytes that arrays which stay there may take."""
+        ...
+
+    def adopt(self, value: Any) -> Any | None:
+        """Something that is not NumPy's as an array in this device's memory without a copy; None if it is not there."""
+        ...
+
     def executable(self, program: Program, variables: Sequence[Buffer]) -> Executable:
         """`program` with the buffers of its variables, in the order of `program.variables`.
 
@@ -91,33 +109,66 @@ class Device(Protocol):
         ...
 
 
-def _cpu() -> Device:
+def _cpu(index: int) -> Device:
     from gnomon.runtime.cpu import CPU
 
+    if index:
+        raise DeviceError(f"There is no device 'cpu:{index}': all processors together are 'cpu'.")
     return CPU()
 
 
-def _cuda() -> Device:
-    from importlib import import_module
+def _gpu(index: int) -> Device:
+    from gnomon.runtime import cuda
 
-    try:
-        return import_module("gnomon.runtime.cuda").CUDA()
-    except ImportError as error:
-        raise DeviceError(
-            f"The device 'cuda' needs CuPy ({error}). Install gnomon[cuda12] or gnomon[cuda13], or use device 'cpu'."
-        ) from error
+    return cuda.gpu(index)
 
 
-DEVICES: dict[str, Callable[[], Device]] = {"cpu": _cpu, "cuda": _cuda}
-"""How each device is made, by name."""
+KINDS: dict[str, Callable[[int], Device]] = {"cpu": _cpu, "gpu": _gpu}
+"""How a device is made, by its kind and number."""
+
+ALIASES = {"cuda": "gpu"}
 
 _made: dict[str, Any] = {}
 
 
+def canonical(name: str) -> str:
+    """The name of a device as it calls itself: 'gpu:0' for 'GPU' and 'cuda:0'. Raises DeviceError for what is none."""
+    kind, colon, number = str(name).strip().lower().partition(":")
+    kind = ALIASES.get(kind, kind)
+    if kind not in KINDS or (colon and not number.isdecimal()):
+        raise DeviceError(f"There is no device {name!r}.{nearest(kind, KINDS)}")
+    return kind if kind != "gpu" and int(number or 0) == 0 else f"{kind}:{int(number or 0)}"
+
+
 def device(name: str = "cpu") -> Device:
-    """The device called `name`, the same object each time. Raises DeviceError if there is none."""
-    if name not in _made:
-        if name not in DEVICES:
-            raise DeviceError(f"There is no device {name!r}.{nearest(name, DEVICES)}")
-        _made[name] = DEVICES[name]()
-    return _made[name]
+    """The device called `name`, the same object each time. Raises DeviceError if there is none, and why."""
+    own = canonical(name)
+    if own not in _made:
+        kind, _, number = own.partition(":")
+        _made[own] = KINDS[kind](int(number or 0))
+    return _made[own]
+
+
+def gpu_problem() -> str:
+    """Why programs cannot run on a GPU here; '' if they can. Nothing is imported where CuPy is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("cupy") is None:
+        return (
+            "CuPy is not installed: pip install 'gnomon[cuda12]' or 'gnomon[cuda13]', as the NVIDIA driver has it "
+            "(nvidia-smi tells)"
+        )
+    from gnomon.runtime import cuda
+
+    return cuda.problem()
+
+
+def usual() -> str:
+    """The name of the device to use unless told: the first GPU if it can be used."""
+    global _usual
+    if _usual is None:
+        _usual = "cpu" if gpu_problem() else "gpu:0"
+    return _usual
+
+
+_usual: str | None = None

@@ -72,6 +72,12 @@ class Driver(Protocol):
     name: str
     arch: str
 
+    def enter(self) -> None:
+        """The thread that calls is about to use the driver."""
+        ...
+
+    def leave(self) -> None: ...
+
     def allocate(self, size: int) -> int:
         """The address of so many bytes. Raises OutOfMemoryError."""
         ...
@@ -155,7 +161,7 @@ class Memory:
     def __del__(self) -> None:
         address, self.address = getattr(self, "address", 0), 0
         if address:
-            self.driver.free(address)
+            self.driver.free(address)  # what was started before and still uses it is done before it is used again
 
 
 class DeviceArray:
@@ -252,6 +258,25 @@ class DeviceBuffer:
 # ---- the device
 
 
+class _Turn:
+    """One thread at a time has the driver; while it has it, the device is the current one."""
+
+    def __init__(self, driver: Driver):
+        self.driver, self.lock, self.depth = driver, threading.RLock(), 0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self.depth += 1
+        if self.depth == 1:
+            self.driver.enter()
+
+    def __exit__(self, *error: object) -> None:
+        self.depth -= 1
+        if not self.depth:
+            self.driver.leave()
+        self.lock.release()
+
+
 class Gpu:
     """A GPU as a device.
 
@@ -261,10 +286,12 @@ class Gpu:
                shows
     """
 
+    apart = True
+
     def __init__(self, name: str, driver: Driver, poison: bool = False):
         self.name, self.driver, self.poison = name, driver, poison
         self.captures = os.environ.get("GNOMON_CAPTURE", "1").strip() != "0"
-        self.lock = threading.RLock()
+        self.lock = _Turn(driver)
         self._modules: dict[str, Any] = {}
         self._own: Any = None
 
@@ -329,6 +356,11 @@ class Gpu:
                 self.driver.upload(memory.address, given)
         return DeviceArray(self, memory.address, given.shape, name, memory, value)
 
+    def room(self) -> int:
+        """Half of what is free: the rest is for the program."""
+        with self.lock:
+            return self.driver.memory()[0] // 2
+
     def adopt(self, value: Any) -> DeviceArray | None:
         """An array that is on this device already, without a copy: ours or another library's."""
         if isinstance(value, DeviceArray):
@@ -337,13 +369,15 @@ class Gpu:
             hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack__")
         ):
             return None
-        found = self.driver.foreign(value)
+        with self.lock:
+            found = self.driver.foreign(value)
         return None if found is None else DeviceArray(self, *found)
 
     def allocate_memory(self, size: int, what: str) -> Memory:
         """Raises OutOfMemoryError, which says what it was for and how much there is."""
         try:
-            return Memory(self.driver, size)
+            with self.lock:
+                return Memory(self.driver, size)
         except OutOfMemoryError:
             free, total = self.driver.memory()
             raise OutOfMemoryError(

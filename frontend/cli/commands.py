@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -179,7 +180,7 @@ def _summary(model: Any, expand: bool) -> dict[str, Any]:
         if expand and _is_model(layer):
             told |= _summary(layer, expand)
         layers.append(told)
-    trained = sum(int(v.buffer.array.size) for v in model.trainable_variables)
+    trained = sum(math.prod(v.buffer.shape) for v in model.trainable_variables)
     count = model.count_params() if model.built else None
     return {"name": model.name, "layers": layers, "parameters": count, "trainable_parameters": trained}
 

@@ -6,6 +6,7 @@ counts as well as `self.head = Dense(8)`. The order is that of the attributes' f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -204,7 +205,7 @@ class Tracked:
                 f"count_params of {self.name!r}: the layer is not built, so its weights do not exist yet. "
                 "Call it on data, or `build(input_shape)`, first."
             )
-        return sum(v.buffer.array.size for v in self.weights)
+        return sum(math.prod(v.buffer.shape) for v in self.weights)
 
 
 def _search(value: Any) -> Iterator[Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gnomon import initializers, ops
 from gnomon.compiler.errors import ArgumentError
 from gnomon.config import floatx
@@ -82,7 +80,7 @@ class Metric:
             if is_tracing():
                 v.assign(ops.zeros_like(v))
             else:
-                v.set_value(np.zeros_like(v.buffer.array))
+                v.buffer.clear()
 
     def update_state(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define update_state(...)")

@@ -15,16 +15,20 @@ import numpy as np
 
 from gnomon.compiler.errors import ArgumentError, DataError, StateError
 from gnomon.compiler.ops import build
+from gnomon.compiler.ops.leaves import size_of
 from gnomon.compiler.sizes import Dim, Size, symbol, symbols
+from gnomon.devices import chosen_device
 from gnomon.layers.tracking import Tracked
 from gnomon.metrics.metric import Metric
 from gnomon.models import data as adapters
 from gnomon.models.data import Data
 from gnomon.models.heads import leaves_for, names_of
-from gnomon.runtime.buffer import changed
 from gnomon.tensor import Tensor, getitem, new_input, node_of
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates
+
+CHUNK = 64 * 2**20
+"""Bytes of samples that go to a device at once where not all fit its memory."""
 
 AT_ONCE = 16 * 2**20
 """Bytes of temporary memory that one call of a Predictor may take, unless a single batch of the user's takes more."""
@@ -190,11 +194,15 @@ class Step:
     arrays   the leaves of x, y and sample_weight that are not None, in order
     """
 
-    def __init__(self, model: Any, mode: str, data: Data):
+    def __init__(self, model: Any, mode: str, data: Data, device: str | None = None):
         from gnomon.functions import function
 
+        self.device = chosen_device(device)
         self.leaves: list[Tensor] = [t for t in tree.flatten(list(data)) if t is not None]
         rows = Tensor(new_input("rows", "int64", (symbol("steps"), symbol("batch"))))
+        count: Tensor | None = None
+        if self.device.apart:  # a table has more rows than there are steps, so that few sizes of tables are met
+            count = Tensor(new_input("count", "int64", ()))
         counter = Tensor(new_input("step", "int64", ()))
         index = getitem(rows.node, counter)
         x, y, w = tree.map_structure(
@@ -213,16 +221,21 @@ class Step:
         model._clear_losses()
         self.names = list(values)
         self.function = function(
-            [rows, *self.leaves], list(values.values()), updates=updates, name=f"{model.name}_{mode}",
-            on_unused_input="ignore", repeat=(counter, symbol("steps")),
+            [rows, *([] if count is None else [count]), *self.leaves], list(values.values()), updates=updates,
+            name=f"{model.name}_{mode}", on_unused_input="ignore",
+            repeat=(counter, symbol("steps") if count is None else symbol(size_of(count.node))),
+            device=self.device.name,
         )  # fmt: skip
         self.reset = reset_of(model)
         self.seconds = 0.0  # of one step, as measured
         self._size = 0  # of the batch that was measured
 
-    def run(self, rows: np.ndarray, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
+    def run(self, rows: np.ndarray, arrays: Sequence[Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        results = self.function.executable(rows, *arrays)
+        if self.device.apart:
+            results = self._run_apart(rows, arrays)
+        else:
+            results = self.function.executable(rows, *arrays)
         took = (time.perf_counter() - start) / len(rows)
         size = rows.shape[1]
         if size == self._size:  # the first call is slow and no measure of those that follow
@@ -233,11 +246,48 @@ class Step:
             name: value.item() if value.ndim == 0 else value for name, value in zip(self.names, results, strict=True)
         }
 
+    def _run_apart(self, rows: np.ndarray, arrays: Sequence[Any]) -> list[np.ndarray]:
+        """`run` on a device: what is not in its memory goes there for some steps at a time."""
+        if any(not isinstance(a, np.ndarray) for a in arrays) or sum(a.nbytes for a in arrays) <= AT_ONCE:
+            return self.function.executable(*self.arguments(rows, arrays))
+        row = sum(a.nbytes // max(1, len(a)) for a in arrays)
+        at_once = 1 << max(0, (CHUNK // max(1, row * rows.shape[1])).bit_length() - 1)
+        results: list[np.ndarray] = []
+        for at in range(0, len(rows), at_once):
+            part = _padded(rows[at : at + at_once])
+            count = np.asarray(min(at_once, len(rows) - at), np.int64)
+            table = np.arange(part.size, dtype=np.int64).reshape(part.shape)
+            results = self.function.executable(table, count, *(a[part.reshape(-1)] for a in arrays))
+        return results
+
+    def arguments(self, rows: np.ndarray, arrays: Sequence[Any]) -> list[Any]:
+        """What the function takes for these row numbers and arrays."""
+        if not self.device.apart:
+            return [rows, *arrays]
+        return [_padded(rows), np.asarray(len(rows), np.int64), *arrays]
+
+    def placed(self, arrays: Sequence[np.ndarray], known: dict[int, tuple[Any, Any]]) -> list[Any]:
+        """The arrays as the device reads them quickest; `known` are those that are there already. If they are too large
+        for its memory, they stay where they are."""
+        if not self.device.apart or sum(a.nbytes for a in arrays) > self.device.room():
+            return list(arrays)
+        for a in arrays:
+            if id(a) not in known:
+                known[id(a)] = a, self.device.array(a)
+        return [known[id(a)][1] for a in arrays]
+
     def steps_in(self, seconds: float, size: int) -> int:
         """About how many steps of batches of this size take so long; 1 if that is not known."""
         if not self.seconds or size != self._size:
             return 1
         return max(1, int(seconds / self.seconds))
+
+
+def _padded(rows: np.ndarray) -> np.ndarray:
+    """A table with as many rows as the next power of two; nothing is done with those that are added."""
+    whole = np.zeros((1 << max(0, len(rows) - 1).bit_length(), *rows.shape[1:]), np.int64)
+    whole[: len(rows)] = rows
+    return whole
 
 
 def _build_optimizer(model: Any) -> None:
@@ -273,12 +323,11 @@ def reset_of(model: Any) -> Callable[[], None]:
     plain = [m for m in metrics if type(m).reset_state is Metric.reset_state]
     if type(model).reset_metrics is not Trainer.reset_metrics or len(plain) < len(metrics):
         return model.reset_metrics
-    arrays = [v.buffer.array for m in metrics for v in m.variables]
+    buffers = [v.buffer for m in metrics for v in m.variables]
 
     def reset() -> None:
-        for array in arrays:
-            array[...] = np.zeros((), array.dtype)
-        changed()
+        for buffer in buffers:
+            buffer.clear()
 
     return reset
 
@@ -289,14 +338,16 @@ class Predictor:
     x   of `symbolic_data` with the size "batch"
     """
 
-    def __init__(self, model: Any, x: Any):
+    def __init__(self, model: Any, x: Any, device: str | None = None):
         from gnomon.functions import function
 
         with collecting_updates() as updates:
             outputs = model.predict_step(adapters.pack(_for_inputs(model, x)))
         model._clear_losses()
         given = [t for t in tree.flatten(x) if t is not None]
-        self.function = function(given, outputs, updates, name=f"{model.name}_predict", on_unused_input="ignore")
+        self.function = function(
+            given, outputs, updates, name=f"{model.name}_predict", on_unused_input="ignore", device=device
+        )
         self.single = self.function.graph.form == 0
         self._rows: dict[int, int] = {}
 

@@ -19,6 +19,7 @@ from gnomon import config
 from gnomon.compiler import grad as differentiate
 from gnomon.compiler.errors import ArgumentError, DataError, StateError
 from gnomon.compiler.passes import stabilize
+from gnomon.devices import checked, chosen, chosen_device
 from gnomon.layers.tracking import Tracked, change_count
 from gnomon.models import data as adapters
 from gnomon.models.data import ArrayData, ArrayFeed, BatchData, BatchFeed, Data, unpack
@@ -67,6 +68,7 @@ class Trainer:
         steps_per_execution: int = 1,
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
+        device: str | None = None,
     ) -> None:
         """Say how the model is trained. Which layers are trainable is noted now: call it again if that changes.
 
@@ -77,8 +79,9 @@ class Trainer:
         steps_per_execution   batches between two calls of a callback that asks for every batch
         auto_scale_loss   whether the loss is scaled if the model computes in float16 ("mixed_float16")
         run_eagerly, jit_compile   accepted for Keras's sake: a program is always compiled as a whole
+        device   where the model runs, whatever is chosen elsewhere: 'cpu', 'gpu', 'gpu:1' (see `gnomon.device`)
 
-        Raises ArgumentError for what is unknown.
+        Raises ArgumentError for what is unknown, DeviceError for a device that cannot be used.
         """
         from gnomon import metrics as known
         from gnomon import optimizers
@@ -95,6 +98,7 @@ class Trainer:
             if not isinstance(found, optimizers.LossScaleOptimizer):
                 found = optimizers.LossScaleOptimizer(found, name="loss_scale_optimizer")
         state = TrainerState()
+        state.device = checked(device)
         state.compiled, state.loss = True, loss
         state.compile_loss, state.compile_metrics = compile_loss, compile_metrics
         state.loss_tracker = known.Mean(name="loss")
@@ -244,35 +248,38 @@ class Trainer:
     # ---- programs
 
     def _step_program(self, mode: str, data: Data) -> Step:
-        """The program that trains on (or tests) data of these dtypes, ranks and inner shapes; made once."""
+        """The program that trains on (or tests) data of these dtypes, ranks and inner shapes; made once a device."""
         state, form = self._trainer_state(), form_of(data)
-        step = state.quick.get((mode, form, change_count()))
+        step = state.quick.get((mode, form, change_count(), chosen()))
         if step is None:
             self.build_for(data[0])  # type: ignore[attr-defined]  # Model's
             leaves = symbolic_data(self, data, "samples")
-            step = state.programs.get((mode, form_of(leaves), fingerprint(self)))
+            where = chosen_device(state.device).name
+            step = state.programs.get((mode, form_of(leaves), fingerprint(self), where))
             if step is None:
                 if state.trainable is None:
                     raise StateError(f"model {getattr(self, 'name', '')!r} is not compiled: call compile() first")
                 state.trainable.note(self)
                 with state.trainable.in_force():
-                    step = Step(self, mode, leaves)
-                state.keep((mode, form_of(leaves), fingerprint(self)), step)  # as it is now: tracing may build layers
-            state.remember((mode, form, change_count()), step)
+                    step = Step(self, mode, leaves, where)
+                # as it is now: tracing may build layers
+                state.keep((mode, form_of(leaves), fingerprint(self), where), step)
+            state.remember((mode, form, change_count(), chosen()), step)
         return step
 
     def _predictor(self, x: Any) -> Predictor:
-        """The program that predicts for arrays of these dtypes, ranks and inner shapes; made once."""
+        """The program that predicts for arrays of these dtypes, ranks and inner shapes; made once a device."""
         state, form = self._trainer_state(), form_of(x)
-        predictor = state.quick.get(("predict", form, change_count()))
+        predictor = state.quick.get(("predict", form, change_count(), chosen()))
         if predictor is None:
             self.build_for(x)  # type: ignore[attr-defined]  # Model's
             leaves, _, _ = symbolic_data(self, (x, None, None), "batch")
-            predictor = state.programs.get(("predict", form_of(leaves), fingerprint(self)))
+            where = chosen_device(state.device).name
+            predictor = state.programs.get(("predict", form_of(leaves), fingerprint(self), where))
             if predictor is None:
-                predictor = Predictor(self, leaves)
-                state.keep(("predict", form_of(leaves), fingerprint(self)), predictor)
-            state.remember(("predict", form, change_count()), predictor)
+                predictor = Predictor(self, leaves, where)
+                state.keep(("predict", form_of(leaves), fingerprint(self), where), predictor)
+            state.remember(("predict", form, change_count(), chosen()), predictor)
         return predictor
 
     # ---- fit
@@ -357,6 +364,8 @@ class Trainer:
         hooks.on_train_begin()
         logs: dict[str, Any] = {}
         initial_epoch = self.__dict__.pop("_initial_epoch", None) or initial_epoch  # a callback may have set it
+        state = self._trainer_state()
+        state.placed = {}
         try:
             for epoch in range(initial_epoch, epochs):
                 if not feed.ready():
@@ -368,7 +377,7 @@ class Trainer:
                 blocks = feed.epoch(steps_per_epoch)
                 if isinstance(source, BatchData):
                     blocks = self._without_nan(blocks, hooks)
-                logs = dict(self._run("train", blocks, hooks, verbose))
+                logs = dict(self._run("train", blocks, hooks, verbose, isinstance(source, ArrayData)))
                 if validation is not None and due(epoch):
                     tested = self._evaluate(validation, validation_steps, hooks, 0)
                     logs.update({f"val_{name}": value for name, value in tested.items()})
@@ -376,13 +385,19 @@ class Trainer:
                 if self.stop_training:
                     break
         finally:
+            state.placed = None
             if epochs > 0 and self.optimizer is not None and self.optimizer.built:
                 self.optimizer.finalize_variable_values(self.optimizer._trainable_variables)
         hooks.on_train_end(logs)
         return hooks.history
 
-    def _run(self, mode: str, blocks: Iterator[tuple[Data, np.ndarray]], hooks: Any, verbose: int) -> dict[str, Any]:
-        """Run an epoch: many steps at a time, as far as callbacks need not be called in between. Returns the logs."""
+    def _run(
+        self, mode: str, blocks: Iterator[tuple[Data, np.ndarray]], hooks: Any, verbose: int, whole: bool
+    ) -> dict[str, Any]:
+        """Run an epoch: many steps at a time, as far as callbacks need not be called in between. Returns the logs.
+
+        whole   whether all blocks are of the same arrays
+        """
         from gnomon.callbacks.callback import BATCH_HOOKS, TEST_HOOKS
 
         training = mode == "train"
@@ -394,6 +409,8 @@ class Trainer:
         each = self.steps_per_execution if hooks.each_batch(wanted) else 0
         seconds = DRAW if verbose == 1 else SLICE
         logs: dict[str, Any] = {}
+        placed = self._trainer_state().placed
+        placed = {} if placed is None else placed
         done, waiting = 0, False  # steps, and whether `begin` was called for some that `end` was not called for
         goal, limit = 0, 0.0  # when to call it: after so many steps, or then
         for data, table in blocks:
@@ -401,6 +418,8 @@ class Trainer:
             if not done:
                 step.reset()
             arrays = [a for a in tree.flatten(list(data)) if a is not None]
+            if whole:
+                arrays = step.placed(arrays, placed)
             at = 0
             while at < len(table):
                 now = time.perf_counter()
@@ -501,7 +520,7 @@ class Trainer:
         self.stop_evaluating = False
         hooks.on_test_begin()
         feed = ArrayFeed(source) if isinstance(source, ArrayData) else BatchFeed(source)
-        logs = self._run("test", feed.epoch(steps), hooks, verbose)
+        logs = self._run("test", feed.epoch(steps), hooks, verbose, isinstance(source, ArrayData))
         hooks.on_test_end(logs)
         return logs
 
@@ -516,7 +535,8 @@ class Trainer:
         """The model's outputs for x, as arrays in the structure of the outputs."""
         if type(x) is np.ndarray and verbose == 0 and callbacks is None and steps is None:
             if 0 < x.shape[0] <= (batch_size or 32):  # one call of the program: no more than that
-                predictor = self._trainer_state().quick.get(("predict", (x.dtype, x.shape[1:]), change_count()))
+                known = ("predict", (x.dtype, x.shape[1:]), change_count(), chosen())
+                predictor = self._trainer_state().quick.get(known)
                 if predictor is not None:
                     return predictor.run(x)
         from gnomon.callbacks import CallbackList
@@ -632,10 +652,14 @@ class TrainerState:
 
     programs   Steps and Predictors by mode, form of the data and what the model is like
     quick      the same by the number of changes seen, which is known at once
+    device     what `compile` was told
+    placed     arrays that were copied to a device, by identity, while a call that needs them again and again lasts
     """
 
     def __init__(self) -> None:
         self.compiled = False
+        self.device: str | None = None
+        self.placed: dict[int, tuple[Any, Any]] | None = None
         self.loss: Any = None
         self.compile_loss: CompileLoss | None = None
         self.compile_metrics: CompileMetrics | None = None

@@ -38,6 +38,12 @@ class Emulator:
         self._blocks: dict[int, np.ndarray] = {}
         self._noted: list[Action] | None = None
 
+    def enter(self) -> None:
+        return
+
+    def leave(self) -> None:
+        return
+
     # ---- memory
 
     def allocate(self, size: int) -> int:

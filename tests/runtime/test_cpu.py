@@ -64,8 +64,10 @@ def test_target_agrees_with_llvm():
 
 
 def test_unknown_device():
-    with pytest.raises(DeviceError, match="no device 'gpu'"):
-        device("gpu")
+    with pytest.raises(DeviceError, match="no device 'gqu'. Did you mean 'gpu'"):
+        device("gqu")
+    with pytest.raises(DeviceError, match="all processors together"):
+        device("cpu:1")
     assert device("cpu") is device("cpu")
 
 
