@@ -20,7 +20,7 @@ from pathlib import Path
 TOPICS = ["signatures", "activations", "losses", "layers", "optimizers", "schedules", "metrics", "initializers",
           "regularizers", "configs", "fit", "texts", "errors", "mnist", "saving",
           "normalization", "attention", "ctc", "convolution", "applications", "recurrent", "spatial",
-          "augmentation"]  # fmt: skip
+          "augmentation", "mixed"]  # fmt: skip
 
 APART = ["preprocessing"]
 """Topics recorded only when they are named, without others: Keras needs TensorFlow for them, as its back end."""
