@@ -1,9 +1,9 @@
 """What layers demand of the arrays that a program is called with, looked at before it runs.
 
 A compiled program cannot raise: `Gather` would read the first or the last row for a token id that is none, and a loop
-over no steps would quietly give its first state. So layers mark what they are given (`TokenIds`, `HasSteps`), and a
-`Function` that has such marks looks at its arguments. The marks cost a program nothing; NumPy evaluation, and so a
-layer called on arrays, checks where it meets them.
+over no steps would quietly give its first state. So layers mark what they are given (`TokenIds`, `HasSteps`,
+`MaskFits`), and a `Function` that has such marks looks at its arguments. The marks cost a program nothing; NumPy
+evaluation, and so a layer called on arrays, checks where it meets them.
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ class HasSteps(Op):
         self.check(*x.shape[:2])
         return x
 
+    def looked_at(self, x: TensorType) -> tuple[Dim, ...]:
+        """The sizes that `check` takes."""
+        return x.shape[:2]
+
     def check(self, batch: int, steps: int) -> None:
         """Raises DataError if sequences of these sizes are not what is demanded."""
         if not steps:
@@ -123,7 +127,62 @@ class HasSteps(Op):
         return x(*index)
 
 
-@algebra.watch(TokenIds, HasSteps)
+@dataclass(frozen=True)
+class MaskFits(Op):
+    """The same mask, whose first axes must be of `shape`: those of what it masks.
+
+    layer   that takes it
+    """
+
+    shape: tuple[Dim, ...]
+    layer: str
+
+    def essence(self):
+        return (self.shape,)
+
+    def infer(self, mask):
+        own, rest = mask.shape[: len(self.shape)], mask.shape[len(self.shape) :]
+        if len(own) < len(self.shape) or any(surely_differ(a, b) for a, b in zip(own, self.shape, strict=True)):
+            raise ShapeError(self.other_shape(TensorType("bool", (*self.shape, *rest)), mask))
+        return TensorType(mask.dtype, (*self.shape, *rest))
+
+    def numpy(self, env, mask):
+        self.check(*mask.shape[: len(self.shape)], *env.shape(self.shape))
+        return mask
+
+    def looked_at(self, mask: TensorType) -> tuple[Dim, ...]:
+        return (*mask.shape[: len(self.shape)], *self.shape)
+
+    def check(self, *sizes: int) -> None:
+        """Raises DataError if the sizes of the mask are not those that follow."""
+        found, wanted = sizes[: len(self.shape)], sizes[len(self.shape) :]
+        if found != wanted:
+            raise DataError(self.other_shape(TensorType("bool", wanted), TensorType("bool", found)))
+
+    def other_shape(self, wanted: TensorType, found: TensorType) -> str:
+        return f"the mask of layer {self.layer!r} says what counts of its inputs: it must be {wanted}, got {found}"
+
+    def grad(self, g, out, mask):
+        return (None,)
+
+    def batch(self, size, inputs, mapped):
+        return build.equate(inputs[0], (size, *self.shape, *inputs[0].shape[1 + len(self.shape) :]))
+
+    def element(self, index, out, mask):
+        return mask(*index)
+
+
+def fitting(mask: Node, shape: Sequence[Dim], layer: str) -> Node:
+    """A mask whose first axes are of this shape, each of 1 or full; if that is not known, it is looked at later.
+
+    Raises ShapeError if they cannot be.
+    """
+    wanted = [1 if d == 1 else full for d, full in zip(mask.shape, shape, strict=False)]
+    wanted += shape[mask.rank :]
+    return mask if mask.shape[: len(wanted)] == tuple(wanted) else MaskFits(tuple(wanted), layer)(mask)
+
+
+@algebra.watch(TokenIds, HasSteps, MaskFits)
 def drop_marks_of_layers(node: Node) -> Node:
     """mark(x) -> x, for a program has no way to complain."""
     return build.equate(node.inputs[0], node.shape)
@@ -163,7 +222,7 @@ def _within(values: np.ndarray, count: int) -> bool:
 class Guarded:
     """An executable whose arguments are looked at before it runs."""
 
-    def __init__(self, guarded: Any, guards: Sequence[_IdsGuard | _StepsGuard]):
+    def __init__(self, guarded: Any, guards: Sequence[_IdsGuard | _SizesGuard]):
         self.guarded, self.guards = guarded, guards
         self.executable = getattr(guarded, "executable", guarded)  # the executable itself, if a debug mode watches it
 
@@ -184,26 +243,26 @@ def guarded(
 
     repeat   (counter, count) of a graph that is run many times
     """
-    made: list[_IdsGuard | _StepsGuard] = []
+    made: list[_IdsGuard | _SizesGuard] = []
     for node in walk(inlined(list(roots))):
         if isinstance(node.op, TokenIds):
             made.append(_IdsGuard(node, inputs, repeat))
-        elif isinstance(node.op, HasSteps):
-            made.append(_StepsGuard(node, inputs))
+        elif isinstance(node.op, (HasSteps, MaskFits)):
+            made.append(_SizesGuard(node, inputs))
     guards = [g for g in made if g.known]
     return Guarded(executable, guards) if guards else executable
 
 
-class _StepsGuard:
-    """The check of a `HasSteps`.
+class _SizesGuard:
+    """The check of a `HasSteps` or a `MaskFits`.
 
     known   whether the sizes follow from the arguments' and are not known to fit
     """
 
     def __init__(self, node: Node, inputs: Sequence[Node]):
-        self.op: HasSteps = node.op  # type: ignore[assignment]  # by its caller
+        self.op: HasSteps | MaskFits = node.op  # type: ignore[assignment]  # by its caller
         self.types = [n.type for n in inputs]
-        self.sizes = node.inputs[0].shape[:2]
+        self.sizes = self.op.looked_at(node.inputs[0].type)
         bound = {str(d) for t in self.types for d in t.shape if str(d) in symbols(d)}
         self.known = all(symbols(d) <= bound for d in self.sizes) and not all(isinstance(d, int) for d in self.sizes)
         self.passed: set[tuple] = set()  # shapes of arguments that are known to do

@@ -8,6 +8,7 @@ from gnomon import random
 from gnomon.compiler.errors import ArgumentError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
+from gnomon.guards import fitting
 from gnomon.layers.layer import Layer
 from gnomon.ops.attention import both, causal, row_products, softmax_over, spread_mask
 from gnomon.tensor import Tensor, node_of
@@ -70,7 +71,7 @@ class Attention(Layer):
         scores = self.scores(query, key)
         allowed = causal(scores) if use_causal_mask else None
         if value_mask is not None:
-            own = node_of(value_mask)
+            own = self._fitting(value_mask, (*scores.shape[:-2], scores.shape[-1]))
             pairs = build.reshape(own, (*own.shape[:-1], 1, own.shape[-1])) if own.rank < scores.rank else own
             allowed = both(spread_mask(pairs, scores), allowed)
         if allowed is not None:
@@ -81,9 +82,13 @@ class Attention(Layer):
             weights = random.dropout(weights, self.dropout, seed=self.seed_generator)
         mixed = build.matmul(weights.node, value)
         if query_mask is not None:
-            own = build.cast(node_of(query_mask), "bool")
+            own = build.cast(self._fitting(query_mask, scores.shape[:-1]), "bool")
             mixed = build.where(build.reshape(own, (*own.shape, 1)), mixed, 0.0)
         return (Tensor(mixed), weights) if return_attention_scores else Tensor(mixed)
+
+    def _fitting(self, mask: Any, shape: Any) -> Node:
+        node = node_of(mask)
+        return fitting(node, shape, self.name) if node.rank == len(shape) else node
 
     def compute_mask(self, inputs, mask=None):
         self._check(inputs, mask)

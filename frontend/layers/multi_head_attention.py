@@ -9,6 +9,7 @@ from gnomon import constraints, initializers, regularizers
 from gnomon.compiler.errors import ArgumentError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
+from gnomon.guards import fitting
 from gnomon.layers.activation import Softmax
 from gnomon.layers.attention import checked_rate
 from gnomon.layers.einsum_dense import EinsumDense
@@ -191,17 +192,21 @@ class HeadedAttention(Layer):
                 "not known; pass an attention_mask"
             )
         found = []
+        queries, keys = ((scores.shape[0], *axes) for axes in (scores.shape[-2 * n : -n], scores.shape[-n:]))
         if query_mask is not None:
-            own = node_of(query_mask)
+            own = fitting(node_of(query_mask), queries, self.name)
             found.append(fitted_mask(build.reshape(own, (*own.shape, *(1,) * n)), scores, n))
         for mask in (value_mask, key_mask):
             if mask is not None:
-                own = node_of(mask)
+                own = fitting(node_of(mask), keys, self.name)
                 at = own.rank - n
                 pairs = build.reshape(own, (*own.shape[:at], *(1,) * n, *own.shape[at:]))
                 found.append(fitted_mask(pairs, scores, n))
         if attention_mask is not None:
-            found.append(self.given_mask(node_of(attention_mask), scores))
+            own = node_of(attention_mask)
+            pairs = own.rank == 1 + 2 * n  # for all heads alike
+            own = fitting(own, (*queries, *keys[1:]), self.name) if pairs else own
+            found.append(self.given_mask(own, scores))
         return found
 
     def given_mask(self, mask: Node, scores: Node) -> Node:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from gnomon import ops
+from gnomon.guards import fitting
 from gnomon.layers.convolution import SpatialLayer, sizes_of_windows
 from gnomon.ops.arguments import one_of
 from gnomon.ops.convolution import per_axis
+from gnomon.tensor import Tensor, node_of
 
 
 class Pooling(SpatialLayer):
@@ -215,6 +217,8 @@ class GlobalAveragePooling1D(GlobalAveragePooling):
     def call(self, inputs, mask=None):
         if mask is None:
             return super().call(inputs)
+        own = [d for k, d in enumerate(inputs.node.shape) if k != self.channel_axis % 3]
+        mask = Tensor(fitting(node_of(mask), own, self.name))
         counts = ops.expand_dims(ops.cast(mask, "bool"), self.channel_axis)
         total = ops.sum(ops.where(counts, inputs, 0), axis=self.axes, keepdims=self.keepdims)
         return total / ops.sum(ops.cast(counts, inputs.dtype), axis=self.axes, keepdims=self.keepdims)

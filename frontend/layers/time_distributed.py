@@ -6,9 +6,8 @@ from typing import Any
 
 from gnomon import ops
 from gnomon.compiler.errors import ShapeError
-from gnomon.compiler.graph import TensorType
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.shape import surely_differ
+from gnomon.guards import fitting
 from gnomon.layers.wrapper import Wrapper
 from gnomon.tensor import Tensor, node_of
 from gnomon.utils import tree
@@ -45,7 +44,7 @@ class TimeDistributed(Wrapper):
         takes = self.layer._call_signature().parameters
         options = {"training": training} if "training" in takes and training is not None else {}
         if mask is not None:
-            self._check_mask(inputs, mask)
+            mask = Tensor(fitting(node_of(mask), inputs.node.shape[:2], self.name))
         mask = mask if "mask" in takes else None
         if training and self._changes(inputs, mask, options):
             return self._one_by_one(inputs, mask, options)
@@ -67,14 +66,6 @@ class TimeDistributed(Wrapper):
         xs = [_exchanged(x) for x in (inputs, mask) if x is not None]
         _, found = ops.scan(lambda _, x: (None, self._called(x[0], x[1] if len(x) > 1 else None, options)), None, xs)
         return tree.map_structure(_exchanged, found)
-
-    def _check_mask(self, inputs: Tensor, mask: Any) -> None:
-        node, sizes = node_of(mask), inputs.node.shape[:2]
-        if node.rank < 2 or any(surely_differ(a, b) for a, b in zip(node.shape, sizes, strict=False)):
-            raise ShapeError(
-                f"the mask of layer {self.name!r} must begin with the axes of batch and steps, "
-                f"{TensorType('bool', sizes)}, got {node.type} for inputs {inputs.node.type}"
-            )
 
     def compute_output_shape(self, input_shape):
         inner = self.layer.compute_output_shape(self._step_shape(input_shape))

@@ -11,7 +11,7 @@ from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError, StateE
 from gnomon.compiler.graph import TensorType
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.shape import surely_differ
-from gnomon.guards import HasSteps
+from gnomon.guards import HasSteps, fitting
 from gnomon.layers.input_spec import InputSpec
 from gnomon.layers.layer import Layer
 from gnomon.layers.recurrent.cells import (
@@ -195,16 +195,11 @@ class RNN(Layer):
 
     def _checked_mask(self, mask: Any, sequences: Tensor) -> Tensor:
         """The mask as bool[batch, steps]."""
-        node, wanted = node_of(tree.flatten(mask)[0]), sequences.node.shape[:2]
-        if node.rank < 2 or any(surely_differ(a, b) for a, b in zip(node.shape, wanted, strict=False)):
-            raise ShapeError(
-                f"the mask of layer {self.name!r} says which steps count: it must be {TensorType('bool', wanted)} for "
-                f"sequences {sequences.node.type}, got {node.type}"
-            )
-        node = build.cast(node, "bool")
+        wanted = sequences.node.shape[:2]
+        node = build.cast(fitting(node_of(tree.flatten(mask)[0]), wanted, self.name), "bool")
         if node.rank > 2:  # of several numbers in a step: it counts if one of them does
             node = build.any(node, tuple(range(2, node.rank)))
-        return Tensor(build.equate(node, wanted))
+        return Tensor(build.broadcast_to(node, wanted))
 
     def _loop(self, sequences: Tensor, states: list[Any], mask: Tensor | None, training: Any) -> tuple:
         """(output of the last step or of all, last states)"""

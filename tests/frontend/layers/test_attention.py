@@ -204,8 +204,10 @@ def test_what_cannot_be_is_refused():
         layers.Attention()(x)
     with pytest.raises(ArgumentError, match="length 2 or 3"):
         layers.Attention()([x])
-    with pytest.raises(ShapeError, match="must broadcast to its scores"):
+    with pytest.raises(ShapeError, match=r"must be bool\[2, 3, 3\], got bool\[2, 5, 3\]"):
         layers.MultiHeadAttention(2, 3)(x, x, attention_mask=np.ones((2, 5, 3), bool))
+    with pytest.raises(ShapeError, match="must broadcast to its scores"):
+        layers.MultiHeadAttention(2, 3)(x, x, attention_mask=np.ones((2, 5), bool))
     with pytest.raises(ShapeError, match="except the last one"):
         layers.MultiHeadAttention(2, 3)(x, x, x[:, :2])
     with pytest.raises(ShapeError, match="batch, positions, features"):

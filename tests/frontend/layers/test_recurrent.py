@@ -483,10 +483,10 @@ class NoSize(layers.Layer):
         (lambda: layers.LSTM(2)(layers.Input((0, 3))), ShapeError, "sequences of at least one step"),
         (lambda: layers.LSTM(2, unroll=True)(layers.Input((None, 3))), ShapeError, "cannot unroll sequences whose"),
         (lambda: layers.LSTM(2)(data(2, 4, 3), mask=np.ones((2, 5), bool)), ShapeError,
-         r"must be bool\[2, 4\] for sequences float32\[2, 4, 3\], got bool\[2, 5\]"),
+         r"mask of layer 'lstm.*must be bool\[2, 4\], got bool\[2, 5\]"),
         (lambda: layers.GRU(2)(data(2, 4, 3), mask=np.ones(4, bool)), ShapeError, r"must be bool\[2, 4\]"),
         (lambda: layers.GRU(2)(layers.Input((4, 3)), mask=layers.Input((3,), dtype="bool")), ShapeError,
-         r"must be bool\[batch, 4\] for"),
+         r"must be bool\[batch, 4\], got"),
         (lambda: layers.LSTM(2)(data(2, 4, 3), initial_state=[data(2, 2)]), ArgumentError,
          r"has the states float32\[2, 2\], float32\[2, 2\], got float32\[2, 2\] as initial_state"),
         (lambda: layers.LSTM(2)(data(2, 4, 3), initial_state=[data(2, 3), data(2, 3)]), ShapeError,
@@ -505,7 +505,7 @@ class NoSize(layers.Layer):
         (lambda: layers.TimeDistributed(3), ArgumentError, "supported layer type"),
         (lambda: layers.TimeDistributed(layers.Dense(2))(data(2, 3)), ShapeError, "at least 3 dimensions"),
         (lambda: layers.TimeDistributed(layers.Dense(2))(data(2, 3, 4), mask=np.ones((2, 4), bool)), ShapeError,
-         r"must begin with the axes of batch and steps, bool\[2, 3\], got bool\[2, 4\]"),
+         r"mask of layer 'time_distributed.*must be bool\[2, 3\], got bool\[2, 4\]"),
     ],
 )  # fmt: skip
 def test_errors(make, error, text):
@@ -525,12 +525,30 @@ def test_sequences_of_no_steps_where_the_length_is_open():
             run()
 
 
-def test_mask_of_another_length_where_it_is_open():
+MASKED = {
+    "lstm": lambda x, mask: layers.LSTM(3, name="reader")(x, mask=mask),
+    "both ways": lambda x, mask: layers.Bidirectional(layers.GRU(3, name="reader"))(x, mask=mask),
+    "mean": lambda x, mask: layers.GlobalAveragePooling1D(name="reader")(x, mask=mask),
+    "attention": lambda x, mask: layers.Attention(name="reader")([x, x], mask=[mask, mask]),
+    "keys": lambda x, mask: layers.MultiHeadAttention(2, 2, name="reader")(x, x, key_mask=mask),
+    "pairs": lambda x, mask: layers.MultiHeadAttention(2, 2, name="reader")(x, x, attention_mask=mask[:, None]),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_mask_of_another_length_where_it_is_open(name):
+    """The layer and both shapes are named before the program runs."""
     x, mask = layers.Input((None, 2)), layers.Input((None,), dtype="bool")
-    function = gnomon.function([x, mask], layers.LSTM(3)(x, mask=mask))
-    function(data(2, 3, 2), np.ones((2, 3), bool))
-    with pytest.raises(DataError, match="must be equal"):
-        function(data(2, 3, 2), np.ones((2, 4), bool))
+    model = gnomon.Model([x, mask], layers.Dense(1)(MASKED[name](x, mask)))
+    model.compile("sgd", "mse")
+    right, wrong = ([data(2, 3, 2), np.ones((2, n), bool)] for n in (3, 4))
+    y = np.zeros_like(model.predict(right, verbose=0))
+    function = gnomon.function([x, mask], model([x, mask]))
+    pattern = r"mask of layer '(.*_)?reader'.*must be bool\[2, (1, )?3\], got bool\[2, (1, )?4\]"
+    runs = [lambda: function(*wrong), lambda: model.predict(wrong, verbose=0), lambda: model.fit(wrong, y, verbose=0)]
+    for run in runs:
+        with pytest.raises(DataError, match=pattern):
+            run()
 
 
 # ---- both ways
