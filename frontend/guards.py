@@ -275,8 +275,7 @@ class _SizesGuard:
             sizes = bind_sizes(self.types, shapes)
         except (DataError, ValueError):
             return  # the executable says what is wrong
-        batch, steps = (evaluate(d, sizes) for d in self.sizes)
-        self.op.check(batch, steps)
+        self.op.check(*(evaluate(d, sizes) for d in self.sizes))
         if len(self.passed) >= 1000:
             self.passed.clear()
         self.passed.add(shapes)
