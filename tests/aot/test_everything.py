@@ -154,8 +154,8 @@ def test_losses(tmp_path):
     rng = np.random.default_rng(0)
     right = rng.integers(0, 4, 6)
     wrong = rng.dirichlet(np.ones(4), 6).astype("float32")
-    given = [np.eye(4, dtype="float32")[right], wrong, right.astype("int32"), rng.integers(1, 4, (6, 2)).astype("int32"),
-             rng.normal(size=(6, 5, 4)).astype("float32")]  # fmt: skip
+    spelled, heard = rng.integers(1, 4, (6, 2)).astype("int32"), rng.normal(size=(6, 5, 4)).astype("float32")
+    given = [np.eye(4, dtype="float32")[right], wrong, right.astype("int32"), spelled, heard]
     wanted = f(*given)
     for name, value in gnomon.runtime.load(save(f, tmp_path / "losses"))(*given).items():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -216,6 +216,6 @@ def test_calls_of_python_are_refused_with_the_layer():
     program = ahead.build(gnomon.Model(x, L.Dense(4)(x)), "net").routines[0].program
     call = Library("cholesky", (0,), (1,), layers=("net/whiten (train.py:3)",))
     called = dataclasses.replace(program, steps=(*program.steps, call))
-    message = r"net/whiten \(train.py:3\): 'cholesky' is a call of Python or LAPACK, which a compiled library cannot make"
+    message = r"net/whiten \(train.py:3\): 'cholesky' is a call of Python or LAPACK, which a compiled library cannot"
     with pytest.raises(CompileError, match=message):
         aot.check_steps([called])
