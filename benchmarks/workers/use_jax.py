@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import Job, sample, serve
+from jax_networks import SERVED, training
 
 
 def predict(p, x):
@@ -65,35 +66,15 @@ def article_mlp_fit():
 
 
 def mlp_1024_adam():
-    x, y = map(jnp.asarray, common.wide_batch())
+    x, y = common.wide_batch()
     p = [jnp.asarray(w) for w in common.weights(common.WIDE)]
-    m, v = [jnp.zeros_like(w) for w in p], [jnp.zeros_like(w) for w in p]
 
     def loss(p, x, y):
         w1, b1, w2, b2, w3, b3 = p
         z = jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], 1))
 
-    def step(p, m, v, t, x, y):
-        cost, g = jax.value_and_grad(loss)(p, x, y)
-        t = t + 1
-        rate = 0.001 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        m = [a + 0.1 * (b - a) for a, b in zip(m, g, strict=True)]
-        v = [a + 0.001 * (b * b - a) for a, b in zip(v, g, strict=True)]
-        p = [a - rate * b / (jnp.sqrt(c) + 1e-7) for a, b, c in zip(p, m, v, strict=True)]
-        return p, m, v, t, cost
-
-    step = jax.jit(step, donate_argnums=(0, 1, 2))
-    t = jnp.zeros((), jnp.float32)
-
-    def run(n=1):
-        nonlocal p, m, v, t
-        for _ in range(n):
-            p, m, v, t, cost = step(p, m, v, t, x, y)
-            cost = float(cost)
-        return cost
-
-    return Job(run, [run() for _ in range(3)])
+    return training(loss, p, x, y)
 
 
 def one_row_inference():
@@ -164,6 +145,7 @@ serve(
         "black_scholes": black_scholes,
         "logsoftmax_sum": logsoftmax_sum,
         "matmul": matmul,
+        **SERVED,
     },
     {"process_start": process_start},
 )
