@@ -12,6 +12,7 @@ from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower, lower_op, rendered
 from gnomon.compiler.lowering import loops
+from gnomon.compiler.lowering.cuda_library import Call
 from gnomon.compiler.lowering.cuda_together import together
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
@@ -32,6 +33,7 @@ from gnomon.compiler.program import (
     Check,
     Copy,
     Launch,
+    Library,
     Prepare,
     Program,
     Repeat,
@@ -279,7 +281,7 @@ class _Plan:
             self.steps.append(Copy(slot, self.slot_of[node]))
 
     def _launches(
-        self, group: Group, names: dict[Node, Buffer], code: Sequence[Code], stages: Stages, kept: bool = False
+        self, group: Group, names: dict[Node, Buffer], code: Sequence[Code | Call], stages: Stages, kept: bool = False
     ) -> None:
         layers = tuple(dict.fromkeys(repr(o) for m in group.members for o in origins(m) if repr(o)))[:8]
         slot_by_buffer = {b.name: self.slot_of[n] for n, b in names.items()}
@@ -293,19 +295,33 @@ class _Plan:
         )
         for made in code:
             steps, kind = (self.preparing, "kept") if kept else (self.steps, "temporary")
-            if made.piece.early and not kept:
-                own = {b.name for b in made.piece.scratch}
-                read = {slot_by_buffer[b.name] for b in made.kernel.reads if b.name not in own}
+            if made.early and not kept:
+                own = {b.name for b in made.scratch}
+                read = {slot_by_buffer[b.name] for b in made.reads if b.name not in own}
                 steps, kind = self._ahead(group, read)
-            for b in made.piece.scratch:
+            for b in made.scratch:
                 slot_by_buffer[b.name] = self._slot(b.name, TensorType(b.dtype, b.shape), kind)
             for steady, before in self.loops:
                 if before is steps:
-                    steady.update(slot_by_buffer[b.name] for b in made.piece.scratch)
+                    steady.update(slot_by_buffer[b.name] for b in made.scratch)
+            if isinstance(made, Call):
+                steps.append(self._library(made, slot_by_buffer, layers))
+                continue
             launch = self._launch(made, slot_by_buffer, layers, group, stages)
             steps.append(launch)
-            if kept or not made.piece.early:  # what runs long before the others does not tell when the group begins
+            if kept or not made.early:  # what runs long before the others does not tell when the group begins
                 stages.lowered[-1].launches.append(launch)
+
+    def _library(self, call: Call, slot_by_buffer: dict[str, int], layers: tuple[str, ...]) -> Library:
+        """The step that calls a library."""
+        inputs, outputs = (tuple(slot_by_buffer[b.name] for b in side) for side in (call.reads, call.writes))
+        slots = dict.fromkeys((*inputs, *outputs))
+        moved = sum_sizes(product(self.slots[s].shape) * dtypes.named(self.slots[s].dtype).bytes for s in slots)
+        work = sum_sizes([floor(call.flops, 48), floor(moved, 30)])
+        workspace = slot_by_buffer[call.workspace.name]
+        return Library(
+            call.name, inputs, outputs, call.parameters, workspace, work, call.flops, moved, call.label, layers
+        )
 
     def _names(self, group: Group) -> dict[Node, Buffer]:
         """Buffers of what a group reads and of those of its members that have memory, named by their place in the

@@ -11,7 +11,8 @@ from threading import RLock
 
 from gnomon.compiler.graph import Op
 from gnomon.compiler.kernel import Buffer, Kernel
-from gnomon.compiler.lowering import contraction, cpu, cuda
+from gnomon.compiler.lowering import contraction, cpu, cuda, cuda_library
+from gnomon.compiler.lowering.cuda_library import Call
 from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.hatch import hatched
 from gnomon.compiler.lowering.tiles import Piece
@@ -38,16 +39,28 @@ class Code:
     def kernel(self) -> Kernel:
         return self.piece.kernel
 
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        return self.piece.kernel.reads
 
-_known: OrderedDict[tuple, tuple[Code, ...]] = OrderedDict()
+    @property
+    def scratch(self) -> tuple[Buffer, ...]:
+        return self.piece.scratch
+
+    @property
+    def early(self) -> bool:
+        return self.piece.early
+
+
+_known: OrderedDict[tuple, tuple[Code | Call, ...]] = OrderedDict()
 _texts = 0  # characters of all their texts
 _lock = RLock()
 
 
 def lower(
     rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str] = frozenset()
-) -> tuple[Code, ...]:
-    """The kernels that run a row program, in order.
+) -> tuple[Code | Call, ...]:
+    """The kernels that run a row program in order, and calls of libraries where the target has some that do.
 
     is_product   it has the form of a product of some size
     constant     names of buffers that are the same from call to call: what is packed of them is kept
@@ -58,19 +71,19 @@ def lower(
     return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant))
 
 
-def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code, ...]:
+def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code | Call, ...]:
     """The kernels that an op has written itself, in order."""
     return _once((op, out, inputs, target), target, lambda: hatched(op, out, inputs, target))
 
 
-def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece]]) -> tuple[Code, ...]:
+def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece | Call]]) -> tuple[Code | Call, ...]:
     global _texts
     with _lock:
         found = _known.get(key)
         if found is not None:
             _known.move_to_end(key)
             return found
-    made = tuple(rendered(piece, target) for piece in pieces())
+    made = tuple(piece if isinstance(piece, Call) else rendered(piece, target) for piece in pieces())
     with _lock:
         if key not in _known:
             _known[key] = made
@@ -80,19 +93,25 @@ def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece]]) -> 
     return made
 
 
-def _characters(code: Sequence[Code]) -> int:
-    return sum(len(c.source.text) for c in code)
+def _characters(code: Sequence[Code | Call]) -> int:
+    return sum(len(c.source.text) for c in code if isinstance(c, Code))
 
 
 def _scheduled(
     rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str]
-) -> Sequence[Piece]:
+) -> Sequence[Piece | Call]:
+    if is_product and target.libraries:
+        found = cuda_library.pieces(rows, target, label, constant, lambda other: _generated(other, target, label))
+        if found is not None:
+            return found
     pieces = contraction.kernels(rows, target, label, constant) if is_product and target.kind != "cuda" else None
-    if pieces is None:
-        policy = cuda if target.kind == "cuda" else cpu
-        kernel, extent = policy.kernel(rows, target, label)
-        pieces = [Piece(kernel, extent, arithmetic(rows))]
-    return pieces
+    return [_generated(rows, target, label)] if pieces is None else pieces
+
+
+def _generated(rows: RowProgram, target: Target, label: str) -> Piece:
+    policy = cuda if target.kind == "cuda" else cpu
+    kernel, extent = policy.kernel(rows, target, label)
+    return Piece(kernel, extent, arithmetic(rows))
 
 
 def rendered(piece: Piece, target: Target) -> Code:

@@ -7,15 +7,18 @@ captured, so none of that is used. Kernels are compiled to machine code for the 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gnomon.compiler.errors import CompileError, DeviceError, OutOfMemoryError
-from gnomon.compiler.program import Library
 from gnomon.runtime import cache as disk
-from gnomon.runtime.gpu import DeviceArray, Gpu, Operand, Routine, Span
+from gnomon.runtime import cublas, cudnn
+from gnomon.runtime.cublas import find
+from gnomon.runtime.gpu import DeviceArray, Gpu, Maker, Span
 
 OLDEST_CUPY = 13
 OLDEST_ARCHITECTURE = 75
@@ -31,6 +34,12 @@ MAX_DYNAMIC_SHARED = 8
 
 TO_DEVICE, TO_HOST, WITHIN = 1, 2, 3
 """Kinds of cudaMemcpy."""
+
+LIBRARIES: dict[str, tuple[str, Mapping[str, Any], Callable[..., Any]]] = {
+    "cublaslt": ("cublasLt", cublas.SIGNATURES, cublas.CublasLt),
+    "cudnn": ("cudnn", cudnn.SIGNATURES, cudnn.Cudnn),
+}
+"""Libraries by the name that steps begin with: the file's name, its functions, and what makes routines."""
 
 
 def problem() -> str:
@@ -112,6 +121,7 @@ class CupyDriver:
         self._outer = index
         self._blocks: dict[int, Any] = {}
         self._functions: dict[tuple[int, str], Any] = {}
+        self._made: dict[str, dict[str, Maker]] = {}
         self.enter()
         try:
             self.stream = cupy.cuda.Stream(non_blocking=True)
@@ -232,8 +242,25 @@ class CupyDriver:
 
     # ---- others
 
-    def library(self, name: str) -> Callable[[Library, Sequence[Operand], Sequence[Operand]], Routine] | None:
-        return None
+    @cached_property
+    def libraries(self) -> tuple[str, ...]:
+        return tuple(sorted(self._found))
+
+    @cached_property
+    def _found(self) -> dict[str, ctypes.CDLL]:
+        """The libraries that there are, of those that GNOMON_LIBRARIES names: cublaslt and cudnn by default."""
+        wanted = os.environ.get("GNOMON_LIBRARIES", "cublaslt,cudnn").replace(" ", "").split(",")
+        major = self._runtime.runtimeGetVersion() // 1000
+        found = {k: find(name, major, s) for k, (name, s, _) in LIBRARIES.items() if k in wanted}
+        return {name: library for name, library in found.items() if library is not None}
+
+    def library(self, name: str) -> Maker | None:
+        first = name.partition(".")[0]
+        if first not in self._found:
+            return None
+        if first not in self._made:  # what a library needs of the device is taken when it is first used
+            self._made[first] = LIBRARIES[first][2](self._found[first], self.stream.ptr, self.fill).makers()
+        return self._made[first].get(name)
 
     def foreign(self, value: Any) -> tuple[int, tuple[int, ...], str, Any] | None:
         import cupy

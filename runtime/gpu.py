@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,6 +63,10 @@ class Routine(Protocol):
     def __call__(self) -> None: ...
 
 
+Maker = Callable[[Library, Sequence[Operand], Sequence[Operand], Mapping[str, int]], Routine]
+"""Makes the routine of a step with its inputs, with all that it writes (its workspace last), and for given sizes."""
+
+
 class Driver(Protocol):
     """What is asked of CUDA. All that is started is done in the order in which it was started.
 
@@ -71,6 +75,11 @@ class Driver(Protocol):
 
     name: str
     arch: str
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of what `library` has routines of ('cublaslt', 'cudnn'), sorted."""
+        ...
 
     def enter(self) -> None:
         """The thread that calls is about to use the driver."""
@@ -131,10 +140,8 @@ class Driver(Protocol):
         """Return when all that was started has ended."""
         ...
 
-    def library(
-        self, name: str
-    ) -> Callable[[Library, Sequence[Operand], Sequence[Operand]], Routine] | None:
-        """What makes routines of a name for a step with its inputs and outputs; None: the host's is used."""
+    def library(self, name: str) -> Maker | None:
+        """What makes routines of a name; None: the host's is used."""
         ...
 
     def foreign(self, value: Any) -> tuple[int, Shape, str, Any] | None:
@@ -296,7 +303,7 @@ class Gpu:
         self._own: Any = None
 
     def target(self) -> Target:
-        return replace(CUDA, cpu=self.driver.arch)
+        return replace(CUDA, cpu=self.driver.arch, libraries=self.driver.libraries)
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(shape, dtype)  # it gets memory here when a program first uses it

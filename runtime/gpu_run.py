@@ -637,11 +637,11 @@ class _Run:
             return
         routine = self.frame.routines.get(id(step))
         if routine is None or self.executable._rows_of([step]):
-            operands = [
+            read, written = (
                 [Operand(self.address(s), self.shapes[s], self.slots[s].dtype) for s in slots]
-                for slots in (step.inputs, step.outputs)
-            ]
-            routine = self.frame.routines[id(step)] = make(step, *operands)
+                for slots in (step.inputs, step.written)
+            )
+            routine = self.frame.routines[id(step)] = make(step, read, written, self.sizes)
         routine()
 
 
