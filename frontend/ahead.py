@@ -168,7 +168,8 @@ def _compiled(request: Request, variables: Mapping[int, Variable], target: Targe
     kept: dict[int, bytes] = {}
     if first is not None:
         results = Executable(first, [variables[key].buffer for _, key in first.variables])()
-        kept = {slot: r.tobytes() for slot, r in zip(first.outputs, results, strict=True)}
+        pairs = zip(first.outputs, results, strict=True)
+        kept = {slot: dtypes.encoded(first.slots[slot].dtype, r).tobytes() for slot, r in pairs}
     packed = aot.prepared(program, kept, target)
     if plain is None:
         return packed
@@ -288,7 +289,7 @@ def _stored(
         slots = routine.program.slots
         for slot, key in routine.program.variables:
             if key not in found:
-                data = variables[key].numpy().tobytes()
+                data = dtypes.encoded(slots[slot].dtype, variables[key].numpy()).tobytes()
                 shape = variables[key].buffer.shape
                 found[key] = aot.Stored(slots[slot].name, slots[slot].dtype, shape, data, key in changed, key)
     for routine in routines:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +59,8 @@ def _open_shared(name: str, content: memoryview) -> ctypes.CDLL:
             return ctypes.CDLL(f"/proc/self/fd/{handle}")
         except OSError:
             pass  # a policy against code from memory, or no /proc: a file may do
+    import tempfile  # takes longer than all else here, and is rarely needed
+
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
     with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as aside:
         aside.write(content)
@@ -76,13 +77,17 @@ def _open_shared(name: str, content: memoryview) -> ctypes.CDLL:
 
 
 class Array:
-    """An array that a compiled model takes or gives: name, dtype, shape (open sizes by name)."""
+    """An array that a compiled model takes or gives: name, dtype, shape (open sizes by name).
+
+    bits   whether it is of bfloat16, which NumPy does not have: `dtype` is that of the arrays it is made from
+    """
 
     def __init__(self, description: Mapping[str, Any]):
         import numpy
 
         self.name: str = description["label"] or description["name"]
-        self.dtype = numpy.dtype(description["dtype"])
+        self.bits = description["dtype"] == "bfloat16"
+        self.dtype = numpy.dtype("float32" if self.bits else description["dtype"])
         self.dims: list[Any] = description["shape"]
         self.shape = tuple(d if isinstance(d, int) else d["text"] for d in self.dims)
 
@@ -267,12 +272,12 @@ class Compiled:
         memory = getattr(self._memory, "array", None)
         if memory is None or memory.nbytes < needed:
             memory = self._memory.array = np.empty(needed, np.uint8)
-        results = [np.empty(shape, a.dtype) for shape, a in zip(shapes, routine.outputs, strict=True)]
+        results = [np.empty(s, "u2" if a.bits else a.dtype) for s, a in zip(shapes, routine.outputs, strict=True)]
         pointers = [_pointer(a) for a in (*given, *results)]
         own = _pointer(memory), ctypes.c_size_t(memory.nbytes)
         code = routine.function(*self._kept, *pointers, *sizes, *own, *self._last)
         self._check(code)
-        return results
+        return [_shown(r) if a.bits else r for r, a in zip(results, routine.outputs, strict=True)]
 
     def _plan(self, routine: Routine, given: Sequence[np.ndarray]) -> Plan:
         sizes = _sizes(routine, given)
@@ -284,6 +289,14 @@ class Compiled:
     def _check(self, code: int) -> None:
         if code:
             raise DataError(f"{self.name}: {self._error_text(code).decode()}")
+
+
+def _shown(bits: np.ndarray) -> np.ndarray:
+    """Numbers of bfloat16 as a function in the process gives them."""
+    from gnomon.compiler import dtypes
+    from gnomon.runtime.buffer import shown
+
+    return shown("bfloat16", bits.view(dtypes.named("bfloat16").memory))
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:
@@ -324,6 +337,8 @@ def _accepted(value: Any, wanted: Array) -> np.ndarray:
     import numpy as np
 
     array = np.asarray(value)
+    if wanted.bits and array.dtype.name == "bfloat16":
+        array = array.astype("float32")
     if array.dtype != wanted.dtype:
         number = array.dtype.kind in "iub" and wanted.dtype.kind == "f"
         if not (number or np.can_cast(array.dtype, wanted.dtype, "same_kind")):
@@ -332,6 +347,10 @@ def _accepted(value: Any, wanted: Array) -> np.ndarray:
         array = array.astype(wanted.dtype)
     if array.ndim != len(wanted.dims):
         raise DataError(f"the input {wanted!r} has {len(wanted.dims)} axes, but an array of shape {array.shape} came")
+    if wanted.bits:
+        from gnomon.compiler import dtypes
+
+        array = dtypes.encoded("bfloat16", array)
     return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array).copy()
 
 

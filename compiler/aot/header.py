@@ -12,6 +12,9 @@ from gnomon.compiler.sizes import Dim, symbols
 
 CODES = ("OK", "POINTER", "SIZE", "WORKSPACE", "STATE", "DATA", "THREADS")
 
+BITS = {"float16": " (bits of IEEE half precision)", "bfloat16": " (bits of bfloat16, the upper half of a float)"}
+"""What is said of numbers that C has no type for."""
+
 
 def header(library: Library) -> str:
     """The text of the header."""
@@ -204,8 +207,7 @@ def _wrapped(head: str, parameters: Sequence[str]) -> str:
 def _described(library: Library, a: Argument) -> str:
     dims = "".join(f"[{_dim(library, d)}]" for d in a.shape)
     label = f" ({a.label})" if a.label and a.label != a.name else ""
-    half = " (bits of IEEE half precision)" if a.dtype == "float16" else ""
-    return f"{a.c_type}{dims}{half}{label}"
+    return f"{a.c_type}{dims}{BITS.get(a.dtype, '')}{label}"
 
 
 def _dim(library: Library, d: Dim) -> str:

@@ -50,7 +50,7 @@ C_WORDS = frozenset(
 C_TYPES = {
     "bool": "uint8_t", "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t", "uint64": "uint64_t",
     "int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t",
-    "float16": "uint16_t", "float32": "float", "float64": "double",
+    "float16": "uint16_t", "bfloat16": "uint16_t", "float32": "float", "float64": "double",
 }  # fmt: skip
 
 

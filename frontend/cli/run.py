@@ -39,6 +39,7 @@ def run_command(target: str, files: tuple[str, ...], output: str | None, batch: 
     if output is not None:
         check_output(output)
     results = _in_parts(found, arrays, batch)
+    results = {k: v.astype("float32") if v.dtype.name == "bfloat16" else v for k, v in results.items()}  # for files
     if machine and output is None:
         click.echo(as_json({name: value.tolist() for name, value in results.items()}))
     elif output is None:

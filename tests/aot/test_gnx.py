@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import gnomon
-from gnomon import ahead, layers, linking
+from gnomon import ahead, layers, linking, ops
+from gnomon.compiler import aot
 from gnomon.compiler.errors import ArgumentError, CompileError, DataError, FileError, MissingFileError, StateError
 from gnomon.runtime import gnx, sharing
 from tests.aot.test_c_library import article
@@ -174,6 +175,42 @@ def test_training(tmp_path):
         again.load_state(tmp_path / "other.state")
     with pytest.raises(FileError, match="cannot write"):
         again.save_state(tmp_path / "nowhere" / "digits.state")
+
+
+def test_numbers_of_sixteen_bits(tmp_path):
+    """Weights, inputs and results of bfloat16, which NumPy does not have."""
+    x = gnomon.Input((6,), dtype="bfloat16", name="x")
+    hidden = layers.Dense(5, activation="gelu", dtype="bfloat16")(x)
+    model = gnomon.Model(x, layers.Dense(3, dtype="bfloat16")(hidden))
+    model.compile("sgd", "mse")
+    loaded = gnomon.runtime.load(save(model, tmp_path / "net", train=True))
+    data = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    wanted = model.predict(data, verbose=0)
+    assert loaded(data).dtype == wanted.dtype
+    np.testing.assert_array_equal(loaded(data), wanted)
+    y = np.ones((4, 3), "float32")
+    for _ in range(2):
+        assert loaded.step(data, y) == pytest.approx(model.train_on_batch(data, y, return_dict=True), rel=1e-2)
+    half = gnomon.Input((6,), dtype="bfloat16", name="half")
+    f = gnomon.function([half], half * 1.5, name="more")
+    header = aot.header(ahead.build(f, "more"))
+    assert "const uint16_t *half" in header
+    assert "uint16_t[batch][6] (bits of bfloat16, the upper half of a float)" in header
+    more = gnomon.runtime.load(save(f, tmp_path / "more"))
+    for given in (data, wanted.dtype.type(0) + np.ones((4, 6), wanted.dtype)):
+        np.testing.assert_array_equal(more(given), f(given))
+
+
+def test_sizes_that_are_values(tmp_path):
+    x, k = gnomon.fvector("x"), gnomon.iscalar("k")
+    powers, _ = gnomon.scan(lambda before, x: before * x, outputs_info=ops.ones_like(x), non_sequences=x, n_steps=k)
+    f = gnomon.function([x, k], powers[-1], name="power")
+    loaded = gnomon.runtime.load(save(f, tmp_path / "power"))
+    given = np.array([1, 2, -3], "float32")
+    for steps in (1, 4, 2):
+        np.testing.assert_array_equal(loaded(given, steps), given**steps)
+    with pytest.raises(DataError, match="a size is larger than this library allows"):
+        loaded(given, -1)
 
 
 def test_without_train_it_does_not(file):
