@@ -318,6 +318,8 @@ class Gpu:
     def module(self, program: Program) -> tuple[Any, LoadEvent]:
         """The kernels of a program in memory. Raises CompileError; TextMissing if there is no text and no code."""
         sources = {s.name: s for s in program.sources}
+        if not sources:
+            return None, LoadEvent(program.name, "shared")
         key = hashlib.sha256("\n".join([self.driver.arch, *(s.key for s in sources.values())]).encode()).hexdigest()
         with self.lock:
             if key in self._modules:
