@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Item, Node, TensorType, walk
 from gnomon.compiler.kernel import Buffer, Expr, Load, index_names
 from gnomon.compiler.lowering.melt import Melter, outer_index
@@ -189,7 +190,7 @@ def is_small(contract: Node) -> bool:
     extent = dict(zip(op.x + op.w, x.shape + w.shape, strict=True))
     depth = product(extent[a] for a in op.summed)
     size = product(contract.shape)
-    if contract.dtype not in ("float32", "float64"):
+    if not dtypes.is_float(contract.dtype):
         return True
     return isinstance(depth, int) and isinstance(size, int) and depth * size <= SMALL_PRODUCT
 
