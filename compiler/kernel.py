@@ -355,6 +355,33 @@ class CopyTransposed:
 
 
 @dataclass(frozen=True, eq=False)
+class CopyVector:
+    """target[t + i] = source[s + i] for i < size, between memory and registers in one access. Buffers are
+    one-dimensional; in memory the place is a multiple of `size`, which is that of 4, 8 or 16 bytes."""
+
+    target: Buffer
+    t: Dim
+    source: Buffer
+    s: Dim
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class MultiplyFragments:
+    """CUDA: the matrix units of a warp add left * right to total: 16 x 8 numbers of float32, in four registers of each
+    thread, more by the product of 16 x 8 and 8 x 8 words, in four and two. A word is one number ('tfloat32') or two that
+    follow each other along the sum ('bfloat16', 'float16'). Which thread has what, PTX tells under mma.m16n8k8/k16."""
+
+    kind: str
+    total: Buffer
+    t: Dim
+    left: Buffer
+    x: Dim
+    right: Buffer
+    w: Dim
+
+
+@dataclass(frozen=True, eq=False)
 class Prefetch:
     """Have the cache line of buffer[index] come near: it is read and written soon. Means nothing else."""
 
@@ -362,7 +389,7 @@ class Prefetch:
     index: Dim
 
 
-Stmt = Store | Let | For | If | Alloc | Barrier | CopyTransposed | Prefetch
+Stmt = Store | Let | For | If | Alloc | Barrier | CopyTransposed | CopyVector | MultiplyFragments | Prefetch
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,6 +439,11 @@ class Kernel:
                     found |= symbols(s.index)
                 case CopyTransposed():
                     found.update(*map(symbols, (s.t, s.target_stride, s.s, s.source_stride)))
+                case CopyVector():
+                    found.update(symbols(s.t), symbols(s.s))
+                    roots.extend(a.x for d in (s.t, s.s) for a in atoms(d) if isinstance(a, Value))
+                case MultiplyFragments():
+                    found.update(*map(symbols, (s.t, s.x, s.w)))
         for e in expressions(roots):
             match e:
                 case IndexValue():
@@ -478,6 +510,11 @@ def heading(s: Stmt, names: Iterator[int]) -> list[str]:
             square = f"transposed {s.size} x {s.size} of {s.source.name}"
             text = f"{s.target.name}[{{0}}], stride {{1}} = {square}[{{2}}], stride {{3}}"
             return lines(text, s.t, s.target_stride, s.s, s.source_stride)
+        case CopyVector():
+            return lines(f"{s.target.name}[{{0}}], {s.size} together = {s.source.name}[{{1}}]", s.t, s.s)
+        case MultiplyFragments():
+            text = f"{s.total.name}[{{0}}] += {s.left.name}[{{1}}] * {s.right.name}[{{2}}] in fragments of {s.kind}"
+            return lines(text, s.t, s.x, s.w)
     raise AssertionError(type(s))
 
 
@@ -626,6 +663,10 @@ class Rewriter:
                 return If(self.expr(s.condition), self.body(s.then), self.body(s.orelse))
             case Prefetch():
                 return Prefetch(s.buffer, self.size(s.index))
+            case CopyVector():
+                return replace(s, t=self.size(s.t), s=self.size(s.s))
+            case MultiplyFragments():
+                return replace(s, t=self.size(s.t), x=self.size(s.x), w=self.size(s.w))
             case CopyTransposed():
                 strides = self.size(s.target_stride), self.size(s.source_stride)
                 return CopyTransposed(

@@ -11,7 +11,7 @@ from threading import RLock
 
 from gnomon.compiler.graph import Op
 from gnomon.compiler.kernel import Buffer, Kernel
-from gnomon.compiler.lowering import contraction, cpu, cuda, cuda_library
+from gnomon.compiler.lowering import contraction, cpu, cuda, cuda_deep, cuda_library
 from gnomon.compiler.lowering.cuda_library import Call
 from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.hatch import hatched
@@ -105,6 +105,8 @@ def _scheduled(
         if found is not None:
             return found
     pieces = contraction.kernels(rows, target, label, constant) if is_product and target.kind != "cuda" else None
+    if pieces is None and target.kind == "cuda":
+        pieces = cuda_deep.kernels(rows, target, label)
     return [_generated(rows, target, label)] if pieces is None else pieces
 
 

@@ -18,6 +18,8 @@ class Target:
     l1, l2          data cache bytes of one core
     threads         how many threads a launch may be split among
     winograd        3x3 convolutions may trade accuracy for speed
+    matrix          what a GPU's matrix units may round the factors of float32 products to: 'float32' (not at all: they
+                    are not used), 'tf32' (10 bits after the point) or 'bfloat16' (7 bits)
     libraries       cuda: what programs may call besides kernels of their own ('cublaslt', 'cudnn'), sorted, for the
                     text of a target is part of what programs are remembered by
     """
@@ -33,6 +35,7 @@ class Target:
     l2: int = 512 << 10
     threads: int = 1
     winograd: bool = False
+    matrix: str = "float32"
     libraries: tuple[str, ...] = ()
 
     @property

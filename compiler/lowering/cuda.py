@@ -61,10 +61,10 @@ MOST_SHARED = 160 << 10
 
 def kernel(rows: RowProgram, target: Target = CUDA, label: str = "kernel") -> tuple[Kernel, Dim]:
     """The kernel of a row program, and how many outer iterations it has."""
-    operands = cuda_tiles.product_of(rows)
-    if operands is not None:
-        body = cuda_tiles.tiled(rows, operands)
-    elif _alone(rows) or _scratch_bytes(rows) > MOST_SHARED:
+    multiplied = cuda_tiles.whole(rows, target, label)
+    if multiplied is not None:
+        return multiplied, extent_of(rows.outer)
+    if _alone(rows) or _scratch_bytes(rows) > MOST_SHARED:
         body = _by_thread(rows)
     else:
         body = _by_block(rows)

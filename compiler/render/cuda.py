@@ -36,6 +36,7 @@ from gnomon.compiler.kernel import (
     Cast,
     Const,
     CopyTransposed,
+    CopyVector,
     Expr,
     For,
     If,
@@ -45,6 +46,7 @@ from gnomon.compiler.kernel import (
     Let,
     Load,
     Local,
+    MultiplyFragments,
     Prefetch,
     Stmt,
     Store,
@@ -53,6 +55,7 @@ from gnomon.compiler.kernel import (
     expressions,
     highest,
     lowest,
+    statements,
 )
 from gnomon.compiler.render.cuda_launch import (
     AXES,
@@ -61,6 +64,7 @@ from gnomon.compiler.render.cuda_launch import (
     operands,
     pooled,
 )
+from gnomon.compiler.render.cuda_matrix import copy_vector, multiply_fragments
 from gnomon.compiler.render.cuda_prelude import PRELUDE
 from gnomon.compiler.sizes import (
     Atom,
@@ -114,6 +118,8 @@ class _Writer:
         self.kernel, self.name = kernel, name
         self.geometry = geometry(kernel)
         self.dynamic, _ = pooled(kernel)
+        moved = [s for s in statements(kernel.body) if isinstance(s, CopyVector)]
+        self.vectors = {b for s in moved for b in (s.target, s.source) if b.space == "shared"}
         self.lines: list[str] = []
         self.depth = 1
         self.names: dict[Buffer | Atom | Expr, str] = {}
@@ -214,6 +220,12 @@ class _Writer:
                 self._for(s)
             case CopyTransposed():
                 self._copy_transposed(s)
+            case CopyVector():
+                self._copy_vector(s)
+            case MultiplyFragments():
+                sizes = (IndexValue("int64", d) for d in (s.t, s.x, s.w))
+                places = zip((s.total, s.left, s.right), self._evaluate(*sizes), strict=True)
+                self._line(multiply_fragments(s, *(f"&{self._element(b, _bare(at))}" for b, at in places)))
             case Prefetch():
                 pass  # other threads run while one waits for memory
             case _:
@@ -226,7 +238,7 @@ class _Writer:
         extent = product(b.shape)
         if not isinstance(extent, int):
             raise CompileError(f"{self.kernel.label}: a thread cannot hold {b!r}, whose size is not static.")
-        space = "__shared__ " if b.space == "shared" else ""
+        space = "__shared__ __align__(16) " if b in self.vectors else "__shared__ " if b.space == "shared" else ""
         size = "" if _is_scalar(b) else f"[{max(1, extent)}]"
         self._line(f"{space}{_ctype(b.dtype)} {self._named(b, b.name)}{size};")
 
@@ -247,6 +259,12 @@ class _Writer:
     def _assign(self, s: Store) -> None:
         value, place = self._evaluate(s.value, IndexValue("int64", s.buffer.offset(s.index)))
         self._line(f"{self._element(s.buffer, _bare(place))} = {_bare(value)};")
+
+    def _copy_vector(self, s: CopyVector) -> None:
+        with self._once(s.target):
+            t, at = self._evaluate(IndexValue("int64", s.t), IndexValue("int64", s.s))
+            places = f"&{self._element(s.target, _bare(t))}", f"&{self._element(s.source, _bare(at))}"
+            self._line(copy_vector(s, *places))
 
     def _copy_transposed(self, s: CopyTransposed) -> None:
         sizes = (s.t, s.target_stride, s.s, s.source_stride)

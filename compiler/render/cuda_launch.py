@@ -11,11 +11,13 @@ from gnomon.compiler.kernel import (
     Alloc,
     Buffer,
     CopyTransposed,
+    CopyVector,
     Expr,
     For,
     If,
     Kernel,
     Let,
+    MultiplyFragments,
     Stmt,
     Store,
     Value,
@@ -59,6 +61,10 @@ def operands(s: Stmt) -> Iterator[Expr]:
             sizes = (s.index.extent,)
         case CopyTransposed():
             sizes = (s.t, s.target_stride, s.s, s.source_stride)
+        case CopyVector():
+            sizes = (s.t, s.s)
+        case MultiplyFragments():
+            sizes = (s.t, s.x, s.w)
     yield from (a.x for d in sizes for a in atoms(d) if isinstance(a, Value))
 
 

@@ -1,5 +1,7 @@
 """What stands in front of every generated CUDA module. No header is included: each would cost seconds."""
 
+from gnomon.compiler.render.cuda_matrix import PRELUDE as MATRIX
+
 PRELUDE = r"""// In front of every generated module. Inline PTX stands here and nowhere else, each with a host twin.
 #define gn_device static __device__ __forceinline__
 
@@ -57,4 +59,4 @@ struct gn_bfloat16 {  // the upper half of a float, rounded to even
   __device__ gn_bfloat16(double x) : gn_bfloat16((float)x) {}
   __device__ operator float() const { return gn_bits<float>((unsigned int)bits << 16); }
 };
-"""
+""" + MATRIX

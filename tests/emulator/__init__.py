@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w", "-fwrapv", "-ffp-contract=off", "-fno-strict-aliasing"]
 PAGE = mmap.PAGESIZE
 POISON = 0xFF
-_SHARED = re.compile(r"(?<!extern )__shared__ ([\w ]+?) (\w+)\[(\d+)\];")
+_SHARED = re.compile(r"(?<!extern )__shared__ (?:__align__\(16\) )?([\w ]+?) (\w+)\[(\d+)\];")
 _SHARED_BYTES = re.compile(r"extern __shared__ __align__\(16\) unsigned char (\w+)\[\];")
 _ENTRY = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(')
 

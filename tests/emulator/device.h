@@ -11,6 +11,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __align__(n)
 
 struct gn_index { unsigned x, y, z; };
 struct gn_thread { gn_index thread, block, block_size, grid_size; };
@@ -38,6 +39,48 @@ static inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1. / sqrt(x); }
 template <class T> static inline T max(T a, T b) { return a > b ? a : b; }
 template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
+
+// ---- matrix units: every thread of a warp shows its registers, then computes its own four sums. The layouts are PTX's
+// for mma.m16n8k8 and k16: thread (g, q) = (lane / 4, lane % 4) has the words (g + 8 * (r % 2), q + 4 * (r / 2)) of the
+// left matrix, (q + 4 * r, g) of the right one, and (g + 8 * (r / 2), 2 * q + r % 2) of the sums.
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+static inline unsigned gn_tfloat32(float x) {
+  unsigned u = __float_as_uint(x);
+  return x != x ? 0x7fffffffu : (u & 0x7fffffffu) >= 0x7f800000u ? u : (u + 0x1000) & 0xffffe000u;
+}
+static inline unsigned gn_upper_half(float x) {
+  unsigned u = __float_as_uint(x);
+  return x != x ? 0x7fff : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+static inline unsigned gn_bfloat16_pair(float low, float high) { return gn_upper_half(high) << 16 | gn_upper_half(low); }
+static inline float gn_of_float16(unsigned h) {
+  int e = h >> 10 & 31, m = h & 1023;
+  float a = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1024.f + m, e - 25) : ldexpf((float)m, -24);
+  return h & 0x8000 ? -a : a;
+}
+static inline float gn_part_tfloat32(unsigned u, int) { return __uint_as_float(u & 0xffffe000u); }  // the rest is not looked at
+static inline float gn_part_bfloat16(unsigned u, int k) { return __uint_as_float(u >> 16 * k << 16); }
+static inline float gn_part_float16(unsigned u, int k) { return gn_of_float16(u >> 16 * k & 0xffff); }
+static unsigned gn_shown[128][32][6];  // by warp, thread and register
+#define GN_MULTIPLY(kind, parts)                                                                      \
+  static inline void gn_multiply_##kind(float *d, const unsigned *a, const unsigned *b) {             \
+    unsigned (*shown)[6] = gn_shown[threadIdx.x / 32], lane = threadIdx.x % 32, g = lane / 4, q = lane % 4; \
+    memcpy(shown[lane], a, 16), memcpy(shown[lane] + 4, b, 8);                                        \
+    gn_barrier(__LINE__);                                                                                     \
+    for (unsigned r = 0; r < 4; r++) {                                                                \
+      double sum = 0;                                                                                 \
+      for (unsigned k = 0; k < 8; k++) {                                                              \
+        unsigned x = shown[g * 4 + k % 4][r / 2 + k / 4 * 2], w = shown[(2 * q + r % 2) * 4 + k % 4][4 + k / 4]; \
+        for (int part = 0; part < parts; part++) sum += (double)gn_part_##kind(x, part) * gn_part_##kind(w, part); \
+      }                                                                                               \
+      d[r] += (float)sum;                                                                             \
+    }                                                                                                 \
+    gn_barrier(__LINE__);                                                                                     \
+  }
+GN_MULTIPLY(tfloat32, 1)
+GN_MULTIPLY(bfloat16, 2)
+GN_MULTIPLY(float16, 2)
 
 // An entry point takes pointers to its arguments, as cuLaunchKernel does. Braces evaluate from left to right.
 template <class... A> struct gn_call { gn_call(void (*kernel)(A...), A... a) { kernel(a...); } };
