@@ -58,10 +58,10 @@ _NAMES = {
     "remat": "checkpointing",
     "checkpoint": "checkpointing",
     "compile_events": "events",
-    "device": "devices",
-    "set_device": "devices",
-    "current_device": "devices",
-    "devices": "devices",
+    "device": "placement",
+    "set_device": "placement",
+    "current_device": "placement",
+    "devices": "placement",
 }
 _KINDS = "scalar vector matrix row col tensor3 tensor4 tensor5".split()
 _NAMES |= {letter + kind: "theano" for letter in ("", *"bwilfd") for kind in _KINDS}

@@ -21,8 +21,8 @@ from gnomon.compiler.program import Program
 from gnomon.compiler.request import Request, Stages
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Size, evaluate, symbol, symbols
-from gnomon.devices import chosen_device
 from gnomon.events import compiling
+from gnomon.placement import chosen_device
 from gnomon.programs import compile, program_for, without_texts
 from gnomon.progress import state_of, told
 from gnomon.runtime.buffer import shown

@@ -65,11 +65,28 @@ def problem() -> str:
         if not runtime.getDeviceCount():
             return "the NVIDIA driver finds no device"
         capability = int(cupy.cuda.Device(0).compute_capability)
+        _nvrtc().getVersion()
+    except CompileError as error:
+        return str(error)
     except Exception as error:  # of CuPy's own family, which cannot be named without importing it
         return f"CUDA says: {error}"
     if capability < OLDEST_ARCHITECTURE:
         return f"the GPU is of compute capability {capability / 10}, and at least {OLDEST_ARCHITECTURE / 10} is needed"
     return ""
+
+
+def _nvrtc() -> Any:
+    """CuPy's NVRTC, which compiles kernels. Raises CompileError if the library is not there."""
+    from cupy.cuda import nvrtc
+
+    try:
+        nvrtc.getVersion()
+    except Exception as error:
+        raise CompileError(
+            f"CuPy does not find NVRTC, which compiles kernels ({type(error).__name__}): pip install nvidia-cuda-nvrtc "
+            "for CUDA 13, nvidia-cuda-nvrtc-cu12 for CUDA 12"
+        ) from None
+    return nvrtc
 
 
 def _has_driver() -> bool:
@@ -128,6 +145,7 @@ class CupyDriver:
             self.pool = cupy.cuda.MemoryPool()
             self.arch = f"sm_{cupy.cuda.Device(index).compute_capability}"
             self.name = self._runtime.getDeviceProperties(index)["name"].decode()
+            self.multiprocessors = int(cupy.cuda.Device(index).attributes["MultiProcessorCount"])
         finally:
             self.leave()
 
@@ -179,10 +197,10 @@ class CupyDriver:
     # ---- kernels
 
     def load(self, text: str, key: str) -> Any:
-        from cupy.cuda import function, nvrtc
+        from cupy.cuda import function
 
         options = (f"--gpu-architecture={self.arch}", *OPTIONS)
-        version = ".".join(map(str, nvrtc.getVersion()))
+        version = ".".join(map(str, _nvrtc().getVersion()))
         place = disk.key("cubin 1", key, version, *options)
         cubin = disk.get(place)
         if cubin is None:
@@ -195,8 +213,7 @@ class CupyDriver:
         return module
 
     def _compile(self, text: str, options: tuple[str, ...]) -> bytes:
-        from cupy.cuda import nvrtc
-
+        nvrtc = _nvrtc()
         program = nvrtc.createProgram(text, "kernels.cu", (), ())
         try:
             try:
@@ -225,6 +242,10 @@ class CupyDriver:
             function = self._functions[id(module), kernel] = module.get_function(kernel)
         if shared > STATIC_SHARED:
             self._cuda.driver.funcSetAttribute(function.ptr, MAX_DYNAMIC_SHARED, shared)
+        if cooperative:
+            threads = block[0] * block[1] * block[2]
+            fitting = self._cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, threads, shared)
+            grid = (max(1, min(grid[0], fitting * self.multiprocessors)), *grid[1:])
         given = tuple([np.uintp(a.address) if isinstance(a, Span) else a for a in arguments])
         function(tuple(grid), tuple(block), given, shared, self.stream, enable_cooperative_groups=cooperative)
 

@@ -17,12 +17,12 @@ from gnomon.compiler.errors import ArgumentError, DataError, StateError
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import size_of
 from gnomon.compiler.sizes import Dim, Size, symbol, symbols
-from gnomon.devices import chosen_device
 from gnomon.layers.tracking import Tracked
 from gnomon.metrics.metric import Metric
 from gnomon.models import data as adapters
 from gnomon.models.data import Data
 from gnomon.models.heads import leaves_for, names_of
+from gnomon.placement import chosen_device
 from gnomon.tensor import Tensor, getitem, new_input, node_of
 from gnomon.utils import tree
 from gnomon.variable import Variable, collecting_updates

@@ -19,12 +19,12 @@ from gnomon import config
 from gnomon.compiler import grad as differentiate
 from gnomon.compiler.errors import ArgumentError, DataError, StateError
 from gnomon.compiler.passes import stabilize
-from gnomon.devices import checked, chosen, chosen_device
 from gnomon.layers.tracking import Tracked, change_count
 from gnomon.models import data as adapters
 from gnomon.models.data import ArrayData, ArrayFeed, BatchData, BatchFeed, Data, unpack
 from gnomon.models.heads import CompileLoss, CompileMetrics, batch_of
 from gnomon.models.steps import Predictor, Step, TrainableState, fingerprint, form_of, symbolic_data
+from gnomon.placement import checked, chosen, chosen_device
 from gnomon.tensor import Tensor, node_of
 from gnomon.utils import tree
 
