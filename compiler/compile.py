@@ -19,6 +19,7 @@ from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_g
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
 from gnomon.compiler.lowering.tiles import Piece
+from gnomon.compiler.lowering.shares import Use
 from gnomon.compiler.lowering.touched import touched
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
@@ -85,6 +86,8 @@ class _Plan:
         self.preparing: list[Step] = []  # steps whose results are kept from call to call
         self.loops: list[tuple[set[int], list[Step]]] = []  # around: slots that stay as they are, and steps before it
         self.clock = -1
+        self.share: Dim = 0  # rows of a share, in a loop whose shares may not meet, and what was lowered there
+        self.uses: list[Use] = []
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
         self.readers = self._readers()
@@ -268,7 +271,9 @@ class _Plan:
         label = label_of(group)
         stages.rows.append((label, rows))
         constant = frozenset(b.name for n, b in names.items() if self._is_steady(n))
-        code = lower(rows, group.contract is not None, target, label, constant)
+        if self.share != 0:
+            self.uses.append(Use(rows, {b.name: self.slot_of[n] for n, b in names.items()}))
+        code = lower(rows, group.contract is not None, target, label, constant, self.share)
         self._launches(group, names, code, stages, kept)
 
     def _lay(self, node: Node, slot: int) -> None:
@@ -385,7 +390,8 @@ class _Plan:
         work = sum_sizes([floor(flops, 48), floor(moved, 30)])
         sizes = tuple(symbol(s) for s in made.sizes)
         extent = made.piece.extent
-        return Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
+        launch = Launch(name, buffers, sizes, extent, work, flops, moved, kernel.label, layers, *made.geometry)
+        return replace(launch, share=made.piece.share)
 
     def _moved(self, kernel: Kernel, slots: Sequence[int]) -> Dim:
         """The bytes of memory that a kernel touches."""

@@ -58,17 +58,23 @@ _lock = RLock()
 
 
 def lower(
-    rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str] = frozenset()
+    rows: RowProgram,
+    is_product: bool,
+    target: Target,
+    label: str,
+    constant: frozenset[str] = frozenset(),
+    share: Dim = 0,
 ) -> tuple[Code | Call, ...]:
     """The kernels that run a row program in order, and calls of libraries where the target has some that do.
 
     is_product   it has the form of a product of some size
     constant     names of buffers that are the same from call to call: what is packed of them is kept
     """
+    share        rows of the first outer axis that neighbouring parallel iterations are to do; 0: in any order
     stages = tuple((s.axes, tuple(s.folds), tuple(s.lets), tuple(s.stores)) for s in rows.stages)
     # expressions are interned, and the key keeps these alive: an equal row program is made of the very same ones
-    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant)
-    return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant))
+    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant, share)
+    return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant, share))
 
 
 def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code | Call, ...]:
@@ -98,13 +104,16 @@ def _characters(code: Sequence[Code | Call]) -> int:
 
 
 def _scheduled(
-    rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str]
+    rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str], share: Dim
 ) -> Sequence[Piece | Call]:
     if is_product and target.libraries:
         found = cuda_library.pieces(rows, target, label, constant, lambda other: _generated(other, target, label))
         if found is not None:
             return found
-    pieces = contraction.kernels(rows, target, label, constant) if is_product and target.kind != "cuda" else None
+    pieces = contraction.kernels(rows, target, label, constant, share) if is_product and target.kind != "cuda" else None
+    if pieces is None and share != 0 and rows.outer and target.kind != "cuda":
+        kernel, extent, each = cpu.kernel_by_shares(rows, target, label, share)
+        pieces = [Piece(kernel, extent, arithmetic(rows), share=each)]
     if pieces is None and target.kind == "cuda":
         pieces = cuda_deep.kernels(rows, target, label)
     return [_generated(rows, target, label)] if pieces is None else pieces

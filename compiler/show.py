@@ -338,7 +338,8 @@ def step_lines(program: p.Program, steps: tuple[p.Step, ...], depth: int = 0) ->
                 limits = [str(step.count)] if step.count is not None else []
                 limits += [names([step.limit])] if step.limit >= 0 else []
                 count = f" < {' and '.join(limits)}" if limits else ""
-                lines.append(f"{pad}repeat {names([step.counter])}{count}{down}{until}:")
+                shares = f" in shares of rows, {step.shares} of them" if step.shares != 0 else ""
+                lines.append(f"{pad}repeat {names([step.counter])}{count}{down}{until}{shares}:")
                 lines += step_lines(program, step.steps, depth + 1)
             case p.Branch():
                 lines.append(f"{pad}if {names([step.condition])}:")

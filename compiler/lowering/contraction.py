@@ -9,15 +9,26 @@ from gnomon.compiler.lowering.longfilter import LongFilter
 from gnomon.compiler.lowering.tiles import Piece, Product, Schedule
 from gnomon.compiler.lowering.winograd import Winograd
 from gnomon.compiler.lowering.winograd_gradient import WinogradGradient
+from gnomon.compiler.sizes import Dim
 from gnomon.compiler.targets import Target
 
 
-def kernels(rows: RowProgram, target: Target, label: str, constant: frozenset[str]) -> list[Piece] | None:
-    """The kernels of a product, None if its row program is not of this form. `constant`: buffers that stay the same."""
+def kernels(
+    rows: RowProgram, target: Target, label: str, constant: frozenset[str], share: Dim = 0
+) -> list[Piece] | None:
+    """The kernels of a product, None if its row program is not of this form.
+
+    constant   buffers that stay the same
+    share      rows of the first axis that neighbouring parallel iterations are to do, if they can; 0: in any order
+    """
     rows = flat(rows)
     product_of = Product.of(rows)
     if product_of is None:
         return None
+    if share != 0:
+        by_shares = Schedule(product_of, target, constant=constant, share=share)
+        if by_shares.can_share():
+            return by_shares.run(label)
     long = LongFilter(product_of, target, constant)
     if long.fits():
         return long.run(label)

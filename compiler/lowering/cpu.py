@@ -31,7 +31,18 @@ from gnomon.compiler.kernel import (
 )
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.ops.scalar import scalar
-from gnomon.compiler.sizes import Dim, Index, Size, atoms, ceildiv, coefficient, floordiv, modulo, product
+from gnomon.compiler.sizes import (
+    Dim,
+    Index,
+    Size,
+    atoms,
+    ceildiv,
+    coefficient,
+    floordiv,
+    known_factor,
+    modulo,
+    product,
+)
 from gnomon.compiler.targets import Target
 
 DUPLICATE = 60
@@ -45,6 +56,21 @@ def kernel(rows: RowProgram, target: Target, label: str = "kernel") -> tuple[Ker
     rows = flat(rows)
     rows = merged(rows)
     return _Schedule(rows, target).run(label)
+
+
+def kernel_by_shares(rows: RowProgram, target: Target, label: str, share: Dim) -> tuple[Kernel, Dim, Dim]:
+    """The same with `share` rows of the first outer axis, then the next ones; and how many iterations do them, 0 if the
+    kernel is not in this order."""
+    rows = flat(rows)
+    first, *others = rows.outer
+    rows = merged(replace(rows, outer=tuple(others)))
+    rows = replace(rows, outer=(first, *rows.outer))
+    schedule = _Schedule(rows, target)
+    lanes = schedule.vector_axis()
+    kernel, extent = schedule.run(label)
+    factor, whole = known_factor(extent), known_factor(first.extent)
+    each = factor // whole if whole else 0
+    return kernel, extent, share * each if lanes is not first and each * first.extent == extent else 0
 
 
 # ---- one-dimensional buffers: every access is one polynomial
@@ -227,7 +253,7 @@ class _Schedule:
 
     def run(self, label: str) -> tuple[Kernel, Dim]:
         rows = self.rows
-        axis = self._vector_axis()
+        axis = self.vector_axis()
         outer = list(rows.outer)
         body: tuple[Stmt, ...]
         if axis is not None:
@@ -274,7 +300,7 @@ class _Schedule:
             for e in [*(f[2] for f in s.folds), *(x[1] for x in s.lets), *(x[2] for x in s.stores)]
         )
 
-    def _vector_axis(self) -> Index | None:
+    def vector_axis(self) -> Index | None:
         """The outer axis to run as lanes, None if the inner loops are the vectors."""
         rows = self.rows
         if not rows.outer:

@@ -5,6 +5,9 @@ carry is found where the round before left it:
     in its stack     if its new value is stacked anyway: the row before, in the first round the first carry itself
     in a pair        of places that rounds take turns in, else
 What a loop leaves behind is not copied either: the last carry is read where it lies.
+
+If all carries have as many rows, and no row asks for another's, threads go through all rounds with rows of their own
+(see `shares`).
 """
 
 from __future__ import annotations
@@ -13,17 +16,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gnomon.compiler.graph import Item, Node, TensorType, walk
+from gnomon.compiler.lowering import shares
 from gnomon.compiler.lowering.fuse import choose_stored, is_external, make_groups
 from gnomon.compiler.ops.leaves import Array
 from gnomon.compiler.ops.scan import COUNTER, Scan
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.program import Clear, Copy, Repeat, Row, Slot, Step
-from gnomon.compiler.sizes import Dim
+from gnomon.compiler.sizes import Dim, ceildiv
 
 
 def lower_loop(plan: Any, node: Node, target: Any, stages: Any) -> None:
     """Append the steps of a Scan to a plan of `gnomon.compiler.compile`, whose slots have all its inputs."""
-    _Loop(plan, node).run(lambda group: plan.lower(group, target, stages))
+    loop = _Loop(plan, node)
+    outer = plan.share, plan.uses
+    plan.share, plan.uses = loop.share(target) if target.kind == "cpu" else 0, []
+    loop.run(lambda group: plan.lower(group, target, stages))
+    plan.share, plan.uses = outer
 
 
 class _Loop:
@@ -36,9 +44,18 @@ class _Loop:
         self.round = plan._slot("round", COUNTER, "temporary")
         self.kept: list[int] = []  # slots that one round leaves for the next
         self.inside: dict[Node, int] = {}  # where the values of the body are
+        self.constants: list[Node] = []  # leaves of the body
         self.copies: list[tuple[Node, int]] = []  # (value, slot it is copied to at the end of each round)
         self.stacks = [self._result(self.op.carries + k) for k in range(self.op.stacks)]
         self.kept += self.stacks
+
+    def share(self, target: Any) -> Dim:
+        """How many rows a share is to have, if shares may never meet; else 0. What all of them read in each round must
+        be so little that a core keeps it at hand."""
+        slots = [self.plan.slots[s] for s in self.given.invariants]
+        ends = self.op.until or self.op.counts or self.given.limit is not None
+        rows = shares.rows_of(self.op.carry_leaves)
+        return 0 if ends or shares.held(slots) > target.l2 * 3 // 4 else shares.share_of(rows, target.threads)
 
     def run(self, lower: Callable[[Any], None]) -> None:
         plan, op = self.plan, self.op
@@ -53,14 +70,19 @@ class _Loop:
             if isinstance(leaf.op, Array):
                 self.inside[leaf] = plan._slot("constant", leaf.type, "constant")
                 plan.constants.append((self.inside[leaf], leaf.op.data))
+                self.constants.append(leaf)
         last = self._place(roots)
         until = self._place_end(roots[-1]) if op.until else -1
         steps = self._steps(roots, lower)
         if op.counts:
             plan.steps += [Clear(s) for s in self.stacks]  # rows of rounds that are not done
         limit = -1 if self.given.limit is None else self.given.limit
+        count: Dim = 0
+        if plan.share != 0:
+            rows = shares.rows_of(op.carry_leaves)
+            count = ceildiv(rows, plan.share) if shares.apart(plan.uses, steps, plan.slots, rows) else 0
         plan.steps.append(
-            Repeat(op.steps, self.counter, tuple(steps), until, op.reverse, self.round, limit, tuple(self.kept))
+            Repeat(op.steps, self.counter, tuple(steps), until, op.reverse, self.round, limit, tuple(self.kept), count)
         )
         for k, slot in enumerate(last):
             self._give_last(k, slot)
@@ -145,8 +167,10 @@ class _Loop:
         """The steps of one round."""
         plan = self.plan
         plan.fixed |= {leaf for leaf, x in zip(self.op.invariant_leaves, self.outside, strict=True) if plan._is_kept(x)}
+        if plan.request.prepare:
+            plan.fixed |= set(self.constants)
         early: list[Step] = []
-        plan.loops.append((set(self.given.invariants), early))
+        plan.loops.append(({*self.given.invariants, *(self.inside[c] for c in self.constants)}, early))
         outer = plan.steps, plan.stored, plan.groups, plan.of, plan.readers, plan.accesses, plan.slot_of
         stored = choose_stored(roots)
         plan.steps, plan.stored, plan.groups, plan.slot_of = [], set(stored), make_groups(stored), self.inside

@@ -84,13 +84,15 @@ BLOCK = 4
 @dataclass
 class Piece:
     """A kernel, the extent of its parallel loop, its arithmetic, and the memory it needs from others. `early`: what it
-    computes is the same from call to call."""
+    computes is the same from call to call. `share`: iterations that do the rows of one share (see `shares`), one share
+    after the other; 0 if they are not in this order."""
 
     kernel: Kernel
     extent: Dim
     flops: Dim
     scratch: tuple[Buffer, ...] = ()
     early: bool = False
+    share: Dim = 0
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ class Tile:
     width: int
 
 
-def tile_for(target: Target, dtype: str, extent: Dim) -> Tile:
-    """The register tile for a result whose lanes' axis has `extent` elements."""
+def tile_for(target: Target, dtype: str, extent: Dim, rows_of: int = 0) -> Tile:
+    """The register tile for a result whose lanes' axis has `extent` elements; `rows_of`: what its rows must divide."""
     lanes = target.lanes(dtypes.named(dtype).bits)
     # rows and registers of a tile; the width is a power of two, for LLVM takes other vectors apart into single numbers
     shapes: tuple[tuple[int, int], ...]
@@ -151,6 +153,7 @@ def tile_for(target: Target, dtype: str, extent: Dim) -> Tile:
         shapes = ((4, 2), (6, 1))
     else:
         shapes = ((2, 2), (2, 1))
+    shapes = tuple(s for s in shapes if not rows_of or rows_of % s[0] == 0)
     if not isinstance(extent, int):
         return Tile(shapes[0][0], shapes[0][1] * lanes)
 
@@ -213,10 +216,19 @@ def axes_of(e: Expr) -> set[Index]:
 
 
 class Schedule:
-    def __init__(self, p: Product, target: Target, tile: Tile | None = None, constant: frozenset[str] = frozenset()):
+    def __init__(
+        self,
+        p: Product,
+        target: Target,
+        tile: Tile | None = None,
+        constant: frozenset[str] = frozenset(),
+        share: Dim = 0,
+    ):
+        """`share`: how many rows of the first axis neighbouring parallel iterations are to do; 0: in any order."""
         self.p, self.target, self.constant = p, target, constant
         self.dtype = p.total.dtype
-        self.tile = tile or tile_for(target, self.dtype, p.lanes.extent)
+        self.share = share
+        self.tile = tile or tile_for(target, self.dtype, p.lanes.extent, known_factor(share))
         self.rows = product(a.extent for a in p.row_axes)
         self.depth = product(a.extent for a in p.summed)
         self.panels = ceildiv(p.lanes.extent, self.tile.width)
@@ -233,8 +245,12 @@ class Schedule:
         p = self.p
         self.flops = 2 * product(a.extent for a in p.rows.outer) * self.depth
         if isinstance(self.rows, int) and self.rows < FEW_ROWS and self.contiguous():
-            return [self._wide()._main(label, self.flops)]
+            wide = self._wide()
+            wide.share = self.share
+            return [wide._main(label, self.flops)]
         pieces: list[Piece] = []
+        if self.share != 0 and not p.batch:
+            return self._by_shares(label)
         early = self._packed_early()
         if early:
             self.right, piece = self._pack(self._right_panels(), "lanes", label)
@@ -259,6 +275,36 @@ class Schedule:
             plain.extent = plain.extent * few
             pieces.append(plain)
         return pieces
+
+    def can_share(self) -> bool:
+        """Whether the first axis is one of rows alone, or of a batch of products."""
+        first = self.p.rows.outer[:1]
+        if self.p.batch:
+            return self.p.batch[:1] == first and isinstance(self.rows, int)
+        return self.p.row_axes == first
+
+    def _by_shares(self, label: str) -> list[Piece]:
+        """The rows of a share with all lanes, then the next ones."""
+        pieces: list[Piece] = []
+        if self._packed_early():
+            self.right, piece = self._pack(self._right_panels(), "lanes", label)
+            piece.early = True
+            pieces.append(piece)
+        elif not self.contiguous():
+            self.right, piece = self._pack(self._right_panels(), "lanes", label)
+            pieces.append(piece)
+        panel, tiles = Index("panel", self.panels), Index("tiles", ceildiv(self.rows, self.share))
+        self.panel = Size.of(panel) if panel.extent != 1 else 0
+        t = self._index("t", floordiv(self.share, self.tile.rows))
+        at = Size.of(tiles) * self.share + Size.of(t) * self.tile.rows
+        body = self._tile(at)
+        if not (isinstance(self.rows, int) and isinstance(self.share, int) and self.rows % self.share == 0):
+            r = self._index("r", self.tile.rows)
+            rest = For(r, (If(less(at + Size.of(r), self.rows), self._row(at + Size.of(r))),))
+            body = (If(less(at + (self.tile.rows - 1), self.rows), body, (rest,)),)
+        main = self._kernel((For(t, body),), [tiles, *self.p.columns, panel], label, self.flops)
+        main.share = product(a.extent for a in (*self.p.columns, panel))
+        return [*pieces, main]
 
     def _perhaps_few(self) -> bool:
         """Whether the rows' number is symbolic, and not a multiple of many."""
@@ -459,6 +505,11 @@ class Schedule:
             self.block = Size.of(b) if b.extent != 1 else 0
             body = self._block(self.block * block, block)
             axes = [*p.batch, *p.columns, b, panel]
+        return self._kernel(body, axes, label, flops)
+
+    def _kernel(self, body: tuple[Stmt, ...], axes: list[Index], label: str, flops: Dim) -> Piece:
+        """The parallel loop over `axes`, the first slowest, around a body that does some rows of one panel."""
+        p = self.p
         extent = product(a.extent for a in axes)
         outer = Index("p", extent)
         body = self._decode(body, outer, axes)
@@ -469,7 +520,8 @@ class Schedule:
         reads = tuple(dict.fromkeys([*operands, *loads(values), *packed]))
         allocs = tuple(Alloc(x) for x in self.allocs)
         kernel = Kernel(reads, p.rows.writes, (*allocs, For(outer, body, "parallel")), label=label)
-        return Piece(kernel, extent, flops)
+        rows = self.share * product(a.extent for a in axes[1:]) if p.batch else 0
+        return Piece(kernel, extent, flops, share=rows)
 
     def _run(self) -> int:
         """Blocks of rows done one after the other with the same panel: many, but so that some are left to share."""

@@ -7,7 +7,8 @@ Sizes that launches need are computed where they are used; LLVM merges equal one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.program import Branch, Changed, Clear, Copy, Launch, Library, Prepare, Repeat, Slot, Step
@@ -31,6 +32,7 @@ class _Entry:
         self.functions: list[str] = []  # their lines
         self.launchers: dict[tuple, str] = {}
         self.tables: dict[str, str] = {}
+        self.by_shares = False  # in the function of a loop that threads go through with shares of their own
 
     def module(self, steps: Sequence[Step]) -> str:
         self.run(steps)
@@ -120,20 +122,22 @@ class _Entry:
         that is twice as long.
         """
         self.kernels[s.kernel] = None
+        own = ["i64 %begin", "i64 %end"] if self.by_shares else []
         if any(self.slots[b].row is not None for b in s.buffers):
-            buffers = ["ptr %sizes", "ptr %parallel", *(f"ptr {self.slot(b)}" for b in s.buffers)]
+            buffers = ["ptr %sizes", "ptr %parallel", *(f"ptr {self.slot(b)}" for b in s.buffers), *own]
             self.do(f"call void {self.launcher(s, False)}({', '.join(buffers)})")
             return
         numbers = ", ".join(f"i64 {b}" for b in s.buffers)
         table = f"[{len(s.buffers)} x i64] [{numbers}]"
         known = self.tables.setdefault(table, f"@slots{len(self.tables)}")
-        self.do(f"call void {self.launcher(s, True)}(ptr %slots, ptr %sizes, ptr %parallel, ptr {known})")
+        given = ["ptr %slots", "ptr %sizes", "ptr %parallel", f"ptr {known}", *own]
+        self.do(f"call void {self.launcher(s, True)}({', '.join(given)})")
 
     def launcher(self, s: Launch, numbered: bool) -> str:
         """The name of a function that launches a kernel with the sizes that `s` has, on any buffers: it gets a table of
-        slots' numbers (`numbered`), or the buffers themselves."""
+        slots' numbers (`numbered`), or the buffers themselves. Of a loop by shares it gets which shares to do, too."""
         count = len(s.buffers)
-        key = (s.kernel, count, s.sizes, s.extent, s.work, numbered)
+        key = (s.kernel, count, s.sizes, s.extent, s.work, numbered, s.share if self.by_shares else 0)
         found = self.launchers.get(key)
         if found is not None:
             return found
@@ -143,6 +147,8 @@ class _Entry:
         given = ["ptr %slots", "ptr %sizes", "ptr %parallel", "ptr %numbers"]
         if not numbered:
             given = ["ptr %sizes", "ptr %parallel", *(f"ptr %b{k}" for k in range(count))]
+        if self.by_shares:
+            given += ["i64 %begin", "i64 %end"]
         self.lines = [f"define internal void {name}({', '.join(given)}) #1 {{", "entry:", *self.symbol_lines()]
         self.do(f"%table = alloca [{max(1, count)} x ptr], align 16")
         for k in range(count):
@@ -160,7 +166,13 @@ class _Entry:
             for k, d in enumerate(s.sizes):
                 place = self.emit(f"getelementptr i64, ptr %own, i64 {k}")
                 self.do(f"store i64 {self.size(d)}, ptr {place}, align 8")
-        if s.extent == 1:
+        if self.by_shares:
+            extent = self.size(s.extent)
+            share = self.size(s.share)
+            ends = [self.emit(f"mul i64 {end}, {share}") for end in ("%begin", "%end")]
+            first, last = (self.emit(f"call i64 @llvm.smin.i64(i64 {end}, i64 {extent})") for end in ends)
+            self.do(f"call void @{s.kernel}(ptr %table, ptr {sizes}, i64 {first}, i64 {last})")
+        elif s.extent == 1:
             self.do(f"call void @{s.kernel}(ptr %table, ptr {sizes}, i64 0, i64 1)")
         else:
             extent = self.size(s.extent)
@@ -177,7 +189,45 @@ class _Entry:
         self.lines, self.counter = outer, counter
         return name
 
+    def repeat_by_shares(self, s: Repeat) -> None:
+        """A loop that threads go through with shares of their own: a function of the shares to do, which has counters
+        of its own."""
+        name = f"@shares{len(self.launchers)}"
+        self.launchers[name,] = name
+        outer = self.lines, self.allocas, self.counter
+        self.lines, self.allocas, self.counter, self.by_shares = [], [], 0, True
+        self.do(f"%slots = alloca [{len(self.slots)} x ptr], align 16")
+        size = 8 * len(self.slots)
+        self.do(f"call void @llvm.memcpy.p0.p0.i64(ptr %slots, ptr %given, i64 {size}, i1 false)")
+        for k in (s.counter, s.round):
+            self.do(f"%own{k} = alloca i64, align 8")
+            self.do(f"store ptr %own{k}, ptr {self.emit(f'getelementptr ptr, ptr %slots, i64 {k}')}, align 8")
+        self.do("%parallel = inttoptr i64 0 to ptr")
+        self.repeat(replace(s, shares=0))
+        self.do("ret void")
+        head = [f"define internal void {name}(ptr %given, ptr %sizes, i64 %begin, i64 %end) #1 {{", "entry:"]
+        self.functions += [*head, *self.symbol_lines(), *self.allocas, *self.lines, "}"]
+        (self.lines, self.allocas, self.counter), self.by_shares = outer, False
+        self.counter += 1
+        n = self.counter
+        extent, count = self.size(s.shares), self.size(s.count)
+        work = self.size(s.count * sum_of(step.work for step in s.steps))
+        threaded = self.emit("icmp ne ptr %parallel, null")
+        self.do(f"br i1 {threaded}, label %many{n}, label %one{n}")
+        self.label(f"many{n}")
+        self.do(f"call void %parallel(ptr {name}, ptr %slots, ptr %sizes, i64 {extent}, i64 {work})")
+        self.do(f"br label %shared{n}")
+        self.label(f"one{n}")
+        self.do(f"call void {name}(ptr %slots, ptr %sizes, i64 0, i64 {extent})")
+        self.do(f"br label %shared{n}")
+        self.label(f"shared{n}")
+        self.do(f"store i64 {-1 if s.reverse else count}, ptr {self.slot(s.counter)}, align 8")
+        self.do(f"store i64 {count}, ptr {self.slot(s.round)}, align 8")
+
     def repeat(self, s: Repeat) -> None:
+        if s.shares != 0:
+            self.repeat_by_shares(s)
+            return
         self.counter += 1
         n = self.counter
         count = "" if s.count is None else self.size(s.count)
@@ -270,3 +320,10 @@ class _Entry:
         below = self.emit(f"icmp slt i64 {rest}, 0")
         less = self.emit(f"sub i64 {quotient}, 1")
         return self.emit(f"select i1 {below}, i64 {less}, i64 {quotient}")
+
+
+def sum_of(dims: Iterable[Dim]) -> Dim:
+    total: Dim = 0
+    for d in dims:
+        total = total + d
+    return total

@@ -113,8 +113,8 @@ class Compiled:
         for _, key in self.program.variables:
             p = parameters[key]
             buffer = Buffer(tuple(evaluate(d, {}) for d in p.shape), p.dtype)
-            buffer.array = place(buffer.array)
-            buffer.address = address_of(buffer.array)
+            buffer._memory = place(buffer.array)
+            buffer.address = address_of(buffer._memory)
             self.buffers[p] = buffer
         self.executable = Executable(self.program, list(self.buffers.values()))
 
