@@ -69,8 +69,8 @@ def lower(
 
     is_product   it has the form of a product of some size
     constant     names of buffers that are the same from call to call: what is packed of them is kept
-    """
     share        rows of the first outer axis that neighbouring parallel iterations are to do; 0: in any order
+    """
     stages = tuple((s.axes, tuple(s.folds), tuple(s.lets), tuple(s.stores)) for s in rows.stages)
     # expressions are interned, and the key keeps these alive: an equal row program is made of the very same ones
     key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant, share)
