@@ -73,9 +73,16 @@ def _function_stage(fn: Any, stage: str) -> Stage:
             return Stage(stage, "\n\n".join(texts), _kernels(stages))
         case "program":
             return Stage(stage, show.text(program), show.view(program))
-        case "llvm":
-            return _texts(stage, [(s.name, s.text) for s in program.sources], ";")
+        case "llvm" | "cuda":
+            own = "cuda" if program.target == "cuda" else "llvm"
+            if stage != own:
+                raise ArgumentError(f"{fn.name!r} runs on {fn.device.name!r}: its text is the stage {own!r}.")
+            return _texts(stage, [(s.name, s.text) for s in program.sources], "//" if own == "cuda" else ";")
         case "assembly":
+            if program.target == "cuda":
+                raise ArgumentError(
+                    f"{fn.name!r} runs on {fn.device.name!r}, whose machine code is NVIDIA's affair: look at 'cuda'."
+                )
             from gnomon.runtime import codegen
 
             return _texts(stage, [(s.name, codegen.assembly(s.text)) for s in program.sources], "#")
@@ -139,7 +146,7 @@ def _tree(name: str, text: str) -> show.View:
 def _known(stage: str, stages: Sequence[str]) -> str:
     """The stage as it is called, '-' and '_' for spaces allowed."""
     wanted = str(stage).strip().lower().replace("-", " ").replace("_", " ")
-    if wanted not in stages:
+    if wanted not in (*stages, "cuda"):
         known = ", ".join(stages)
         raise ArgumentError(f"There is no stage {stage!r}.{nearest(wanted, stages)} The stages are {known}.")
     return wanted
@@ -315,9 +322,10 @@ def profile_model(model: Any, x: Any, y: Any, batch_size: int, repeat: int) -> A
     y = adapters.as_arrays(y, "y")
     count = min(batch_size, adapters.check_cardinality(x=x, y=y))
     model._ready("profile")
-    fn = model._step_program("train", (x, y, None)).function
+    step = model._step_program("train", (x, y, None))
     rows = np.arange(count, dtype=np.int64)[None]
-    return profile(_plain(fn.executable), fn._arguments([rows, *tree.flatten(x), *tree.flatten(y)], {}), repeat)
+    arguments = step.arguments(rows, [*tree.flatten(x), *tree.flatten(y)])
+    return profile(_plain(step.function.executable), step.function._arguments(arguments, {}), repeat)
 
 
 __all__ = [

@@ -164,6 +164,7 @@ def memory_of_model(
     if mode == "predict":
         return _of_prediction(model, fn, batch, count, sizes)
     own = {"samples": count, "batch": batch, "steps": -(-count // batch)}
+    own |= {name: own["steps"] for name in fn.executable.program.sizes if name.startswith("count.")}  # on a GPU
     values = _values(fn, {**{k: v for k, v in own.items() if k in fn.executable.program.sizes}, **sizes})
     owned = _owned(fn.executable.program, values)
     return _model_memory(model, fn, mode, values, owned, owned["input"], owned["output"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in the order to be printed."""
-    return [*_versions(), *_processor(), _cache(), _gpu(), _compiles()]
+    return [*_versions(), *_processor(), _cache(), _gpu(), _device(), _compiles()]
 
 
 def _versions() -> Iterator[Finding]:
@@ -92,10 +93,27 @@ def _gpu() -> Finding:
     count = ctypes.c_int(0)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return Finding("gpu", "none: there is an NVIDIA driver, but it finds no device")
+    from gnomon.runtime.device import gpu_problem
+
     text = ctypes.create_string_buffer(100)
     driver.cuDeviceGetName(text, 100, 0)
-    cupy = "" if util.find_spec("cupy") else "; it is not used: pip install gnomon[cuda12] or gnomon[cuda13]"
-    return Finding("gpu", f"{count.value} x {text.value.decode()}{cupy}")
+    problem = gpu_problem()
+    used = f"; not used: {problem}" if problem else "; functions and models run on 'gpu:0' unless told otherwise"
+    return Finding("gpu", f"{count.value} x {text.value.decode()}{used}")
+
+
+def _device() -> Finding:
+    """Where programs run, and why not on a GPU."""
+    from gnomon.placement import current_device
+    from gnomon.runtime.device import gpu_problem
+
+    def describe() -> str:
+        name = current_device()
+        told = [w for w in ("GNOMON_DEVICE",) if os.environ.get(w, "").strip()]
+        why = f"{told[0]} says so" if told else gpu_problem() if name == "cpu" else "the first GPU"
+        return f"{name} ({why})"
+
+    return _asked("device", describe)
 
 
 def _compiles() -> Finding:

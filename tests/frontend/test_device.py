@@ -9,7 +9,9 @@ import pytest
 
 import gnomon
 from gnomon import layers
-from tests.on_device import where  # noqa: F401  # a fixture
+from gnomon.compiler.errors import DataError, DeviceError
+from gnomon.models import steps
+from tests.on_device import offer, where  # noqa: F401  # a fixture
 
 RNG = np.random.default_rng(4)
 
@@ -133,10 +135,169 @@ def test_one_compilation_serves_ragged_batches(where: str) -> None:  # noqa: F81
         assert len(gnomon.compile_events()) == before + 1
 
 
-def test_unknown_devices_are_refused_at_once() -> None:
-    from gnomon.compiler.errors import DeviceError
+def small() -> Any:
+    """One product, so that little is compiled."""
+    model = gnomon.Sequential([layers.Input((12,)), layers.Dense(3)])
+    loss = gnomon.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=momentum(), loss=loss)
+    return model
 
+
+def twice(run: Any) -> None:
+    """`run(model)` gives the same and leaves the same weights on the CPU and on the emulator."""
+    results = []
+    for name in ("cpu", "emulator"):
+        with gnomon.device(name):
+            gnomon.utils.set_random_seed(3)
+            model = small()
+            result = run(model)
+            results.append([*(result if isinstance(result, list) else [result]), *model.get_weights()])
+    for found, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_data_that_comes_in_batches(monkeypatch: Any) -> None:
+    offer(monkeypatch)
+
+    def batches() -> Any:
+        for k in range(0, 38, 8):
+            yield X[k : k + 8], LABELS[k : k + 8]
+
+    twice(lambda model: model.fit(batches(), verbose=0).history["loss"])
+    twice(lambda model: [np.array(model.train_on_batch(X[:5], LABELS[:5])), np.array(model.test_on_batch(X, LABELS))])
+
+
+def test_data_too_large_for_the_device_goes_there_by_and_by(monkeypatch: Any) -> None:
+    gpu = offer(monkeypatch)
+    monkeypatch.setattr(gpu, "room", lambda: 100)
+    monkeypatch.setattr(steps, "AT_ONCE", 100)
+    monkeypatch.setattr(steps, "CHUNK", 2000)  # of some batches
+    uploads: list[int] = []
+    upload = gpu.driver.upload
+    monkeypatch.setattr(gpu.driver, "upload", lambda a, array: (uploads.append(array.nbytes), upload(a, array)))
+    twice(lambda model: model.fit(X, LABELS, batch_size=5, epochs=2, verbose=0).history["loss"])
+    assert max(uploads) <= 2000
+
+
+def test_data_is_copied_once_for_all_epochs(monkeypatch: Any) -> None:
+    gpu = offer(monkeypatch)
+    uploads: list[int] = []
+    upload = gpu.driver.upload
+    monkeypatch.setattr(gpu.driver, "upload", lambda a, array: (uploads.append(array.nbytes), upload(a, array)))
+    with gnomon.device("emulator"):
+        model = small()
+        model.fit(X, LABELS, batch_size=8, epochs=3, verbose=0, validation_data=(X[:9], LABELS[:9]))
+    assert uploads.count(X.nbytes) == 1
+    assert uploads.count(X[:9].nbytes) == 1
+    used = gpu.driver.used
+    model.fit(X, LABELS, batch_size=8, verbose=0)  # and let go afterwards
+    assert gpu.driver.used <= used
+
+
+def test_callbacks_see_and_set_what_is_on_the_device(monkeypatch: Any) -> None:
+    offer(monkeypatch)
+
+    def run(model: Any) -> Any:
+        seen: list[Any] = []
+
+        class Look(gnomon.callbacks.Callback):
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                seen.append(logs["loss"])
+                if batch == 2:
+                    self.model.optimizer.learning_rate = 0.01
+                    self.model.set_weights([w * 0.5 for w in self.model.get_weights()])
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                seen.append(float(np.abs(self.model.get_weights()[0]).sum()))
+
+        halve = gnomon.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        model.fit(X, LABELS, batch_size=8, epochs=2, verbose=0, callbacks=[Look(), halve])
+        return np.array(seen)
+
+    twice(run)
+
+
+def test_files_are_the_same_whichever_device_wrote_them(monkeypatch: Any, tmp_path: Any) -> None:
+    offer(monkeypatch)
+    with gnomon.device("emulator"):
+        model = small()
+        model.fit(X, LABELS, batch_size=8, verbose=0)
+        model.save(tmp_path / "model.keras")
+        expected = model.predict(X, verbose=0)
+    for name in ("cpu", "emulator"):
+        with gnomon.device(name):
+            loaded = gnomon.models.load_model(tmp_path / "model.keras")
+            np.testing.assert_allclose(loaded.predict(X, verbose=0), expected, rtol=1e-5, atol=1e-6)
+            loaded.fit(X, LABELS, batch_size=8, verbose=0)  # the optimizer's state is there too
+            again = loaded.get_weights()
+            if name == "cpu":
+                weights = again
+    for a, b in zip(again, weights, strict=True):
+        assert a.shape == b.shape
+
+
+def test_ids_that_are_none_are_found_before_they_are_read(monkeypatch: Any) -> None:
+    offer(monkeypatch)
+    model = gnomon.Sequential([layers.Input((4,), dtype="int32"), layers.Embedding(5, 3), layers.Flatten()])
+    model.compile(optimizer="sgd", loss="mse")
+    x, y = np.zeros((6, 4), np.int32), np.zeros((6, 12), np.float32)
+    x[4, 2] = 7
+    with gnomon.device("emulator"), pytest.raises(DataError, match=r"got 7 at position \(4, 2\)"):
+        model.fit(x, y, batch_size=2, shuffle=False, verbose=0)
+
+
+def test_what_is_looked_at_is_what_runs(monkeypatch: Any) -> None:
+    offer(monkeypatch)
+    with gnomon.device("emulator"):
+        model = small()
+        assert "__global__" in model.show("cuda")
+        assert model.memory(8, mode="train", samples=38).data > X.nbytes
+        assert model.profile(X[:8], LABELS[:8], batch_size=8, repeat=1).rows
+
+
+# ---- which device
+
+
+def test_a_device_is_chosen_in_many_ways(monkeypatch: Any) -> None:
+    offer(monkeypatch)
+    x = gnomon.vector("x")
+    made = lambda **options: gnomon.function([x], x * 2, **options).device.name
+    assert made() == gnomon.current_device() == "cpu"
+    assert made(device="emulator") == "emulator"
+    with gnomon.device("emulator") as outer:
+        assert made() == "emulator"
+        with gnomon.device("cpu"):
+            assert (made(), made(device="emulator")) == ("cpu", "emulator")
+            with outer:
+                assert made() == "emulator"
+        assert made() == "emulator"
+    monkeypatch.setenv("GNOMON_DEVICE", "emulator")
+    assert made() == "emulator"
+    gnomon.set_device("cpu")
+    try:
+        assert made() == "cpu"
+    finally:
+        gnomon.set_device(None)
+    monkeypatch.setenv("GNOMON_DEVICE", "tpu")
+    with pytest.raises(DeviceError, match="GNOMON_DEVICE is 'tpu'. There is no device 'tpu'"):
+        made()
+    assert repr(outer) == "device('emulator')"
+
+
+def test_a_model_may_have_a_device_of_its_own(monkeypatch: Any) -> None:
+    driver = offer(monkeypatch).driver
+    model = small()
+    model.compile(optimizer="sgd", loss="mse", device="emulator")
+    model.fit(X, X[:, :3], verbose=0)
+    assert driver.launches
+    with pytest.raises(DeviceError, match="no device 'card'"):
+        model.compile(optimizer="sgd", loss="mse", device="card")
+
+
+def test_unknown_devices_are_refused_at_once() -> None:
     with pytest.raises(DeviceError, match="There is no device 'tpu'"):
         gnomon.device("tpu")
     with pytest.raises(DeviceError, match="no device 'emulator'"):
         gnomon.set_device("emulator")
+    with pytest.raises(DeviceError, match="no device 'gpu:x'"):
+        gnomon.device("gpu:x")
