@@ -66,22 +66,30 @@ class Written:
 
 
 def quantized(
-    source: Model | Function, arrays: Sequence[Any], labels: Any = None, target: Target | None = None
+    source: Model | Function, arrays: Sequence[Any], labels: Any = None, target: Target | None = None,
+    compare: tuple[Sequence[Any], Any] | None = None,
 ) -> Quantized:
     """The model or function with weights of 8 bits, calibrated on arrays for its inputs.
 
     labels   classes, if the report is to say what becomes of the accuracy
     target   what it is for: without an operating system, weights are read as they are stored
+    compare  other arrays and classes (or None) that the report is to be about
     Raises DataError for data that do not fit, or if there is nothing to quantize.
     """
     found = traced(source)
     graph = found[0].graph
-    if len(arrays) != len(graph.inputs):
-        raise DataError(f"{source.name!r} takes {len(graph.inputs)} arrays, but {len(arrays)} were given")
-    given = [np.ascontiguousarray(a, dtypes.named(leaf.dtype).numpy)
-             for a, leaf in zip(arrays, graph.inputs, strict=True)]  # fmt: skip
+
+    def fitting(arrays: Sequence[Any]) -> list[np.ndarray]:
+        if len(arrays) != len(graph.inputs):
+            raise DataError(f"{source.name!r} takes {len(graph.inputs)} arrays, but {len(arrays)} were given")
+        pairs = zip(arrays, graph.inputs, strict=True)
+        return [np.ascontiguousarray(a, dtypes.named(leaf.dtype).numpy) for a, leaf in pairs]
+
+    given = fitting(arrays)
     in_place = target is not None and targets.is_bare(target)
-    small, report = quantize(graph, given, None if labels is None else np.asarray(labels), in_place)
+    compared, classes = (given, labels) if compare is None else (fitting(compare[0]), compare[1])
+    classes = None if classes is None else np.asarray(classes)
+    small, report = quantize(graph, given, classes, in_place, compared)
     return Quantized(source.name, [replace(found[0], graph=small)], report)
 
 

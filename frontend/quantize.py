@@ -99,12 +99,17 @@ class Report:
 
 
 def quantize(
-    graph: Graph, arrays: Sequence[np.ndarray], labels: np.ndarray | None = None, in_place: bool = False
+    graph: Graph,
+    arrays: Sequence[np.ndarray],
+    labels: np.ndarray | None = None,
+    in_place: bool = False,
+    compared: Sequence[np.ndarray] | None = None,
 ) -> tuple[Graph, Report]:
     """The graph with weights of 8 bits, and what that does to its results on data.
 
-    arrays     for each input, the first axis being the samples: what scales are chosen by, and results compared on
-    labels     classes (whole numbers, or one for each class), if the accuracy is wanted
+    arrays     for each input, the first axis being the samples: what scales are chosen by
+    compared   other ones that results are compared on, if not those
+    labels     classes of those (whole numbers, or one for each class), if the accuracy is wanted
     in_place   compute so that weights are never stored as float32 again, not even for a moment: slower where there are
                caches, smaller where there are none
 
@@ -116,7 +121,7 @@ def quantize(
     _observe(graph, found, arrays)
     small = _rewritten(graph, found, in_place)
     layers = [(w.label, w.value.nbytes, w.value.size + 8 * _count(w)) for w in found]
-    measure, before, after = _compare(graph, small, arrays, labels)
+    measure, before, after = _compare(graph, small, arrays if compared is None else compared, labels)
     return small, Report(tuple(layers), kept, measure, before, after)
 
 

@@ -72,6 +72,7 @@ class _Command(click.Command):
 @click.option("--pack/--no-pack", default=None, help="Store weights as products read them quickest; it may take more.")
 @click.option("--quantize", type=click.Choice(["int8"]), help="Store weights in 8 bits, with a scale for each channel.")
 @click.option("--calibrate", metavar="FILE", help="Data for --quantize: inputs in a .npy or .npz file; y are labels.")
+@click.option("--compare", metavar="FILE", help="Data on which --quantize tells what it costs; those of --calibrate.")
 @click.option("--threads", type=click.Choice(THREADS), help="Functions can share their work: with threads of the "
               "caller's (callback, also if left out), or of the library's own making (pthreads).")
 @JSON
@@ -92,6 +93,7 @@ def compile_command(
     pack: bool | None,
     quantize: str | None,
     calibrate: str | None,
+    compare: str | None,
     threads: str | None,
     machine: bool,
 ) -> None:
@@ -120,6 +122,8 @@ def compile_command(
     from gnomon.saving.files import to_write
 
     path = Path(output)
+    if not path.name or path.is_dir():
+        raise click.ClickException(f"{output!r} is a folder: name a file in it, such as {str(path / 'model.o')!r}")
     kind = kind or ENDINGS.get(path.suffix, "obj")
     base = path.with_suffix("") if path.suffix in ENDINGS else path
     prefix = name or re.sub(r"\W", "_", base.name, flags=re.ASCII)
@@ -129,6 +133,12 @@ def compile_command(
     goal = ahead.target_for(to, cpu)
     if (quantize is None) != (calibrate is None):
         raise click.UsageError("--quantize and --calibrate FILE go together: scales are chosen by the data in it")
+    if compare is not None and quantize is None:
+        raise click.UsageError("--compare FILE goes with --quantize: it tells what 8 bits cost on these data")
+    if batch is not None and max_batch is not None:
+        raise click.UsageError(f"--batch {batch} leaves nothing open for --max-batch {max_batch}: give one of them")
+    if kind == "gnx" and threads == "pthreads":
+        raise click.UsageError("a .gnx file runs on Python's threads: --threads is for libraries that C calls")
     if (samples or classes) and not train:
         raise click.UsageError("--sample-weight and --class-weight are for training: they go with --train")
     if samples and classes:
@@ -142,7 +152,7 @@ def compile_command(
     try:
         if calibrate is not None:
             progress("choosing scales")
-            source = small = quantized(source, target, calibrate, goal)
+            source = small = quantized(source, target, calibrate, compare, goal)
         library = ahead.build(
             source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
             threads or kind == "gnx", train, weighing, pack, progress,
@@ -159,14 +169,19 @@ def progress(what: str) -> None:
         click.echo(f"\r\x1b[K{what}" + (" ..." if what else ""), err=True, nl=False)
 
 
-def quantized(source: Any, target: str, file: str, goal: Any) -> Any:
-    """The model with int8 weights, calibrated on a file of arrays."""
+def quantized(source: Any, target: str, file: str, compare: str | None, goal: Any) -> Any:
+    """The model with int8 weights, calibrated on a file of arrays, and compared with what it was on that or another."""
     from gnomon import ahead
     from gnomon.cli.subject import read_arrays, read_inputs, subject_of
 
-    labels = read_arrays(file).get("y") if file.endswith(".npz") else None
     found = subject_of(source, target)
-    return ahead.quantized(source, read_inputs(found, [file], ignored=("y",)), labels, goal)
+
+    def read(path: str) -> tuple[Any, Any]:
+        labels = read_arrays(path).get("y") if path.endswith(".npz") else None
+        return read_inputs(found, [path], ignored=("y",)), labels
+
+    arrays, labels = read(file)
+    return ahead.quantized(source, arrays, labels, goal, compare and read(compare))
 
 
 def report(library: Any, written: Any, small: Any, machine: bool) -> None:

@@ -52,9 +52,13 @@ def run_command(target: str, files: tuple[str, ...], output: str | None, batch: 
 
 
 def _in_parts(found: Any, arrays: list[Any], batch: int) -> dict[str, Any]:
-    """The results of all rows; progress is shown on a terminal where it takes a while."""
+    """The results of all rows; progress is shown on a terminal where it takes a while. Raises DataError for none."""
     import numpy as np
 
+    from gnomon.compiler.errors import DataError
+
+    if arrays and found.by_rows and not all(len(a) for a in arrays):
+        raise DataError(f"there are no rows to run {found.name} on")
     rows = len(arrays[0]) if arrays and found.by_rows else 0
     if rows <= batch or any(len(a) != rows for a in arrays):
         return found(arrays)
@@ -102,7 +106,8 @@ def as_csv(arrays: Mapping[str, Any]) -> str:
     """A line of names and a line for each row; numbers with all their digits."""
     import numpy as np
 
-    tables = {name: np.atleast_1d(a).reshape(len(np.atleast_1d(a)), -1) for name, a in arrays.items()}
+    arrays = {name: np.atleast_1d(a) for name, a in arrays.items()}
+    tables = {name: a.reshape(len(a), int(np.prod(a.shape[1:]))) for name, a in arrays.items()}
     rows = max(len(t) for t in tables.values())
     heads = [name if t.shape[1] == 1 else f"{name}_{k}" for name, t in tables.items() for k in range(t.shape[1])]
     lines = [",".join(heads)]

@@ -215,6 +215,8 @@ def _read_csv(file: Path) -> np.ndarray:
     """Numbers in lines; the first line may be names."""
     with file.open(encoding="utf-8") as lines:
         first = lines.readline()
+        if not (first + lines.readline()).strip():
+            raise ValueError("there are no numbers in it")
     try:
         [float(part) for part in first.split(",")]
         heads = 0

@@ -132,6 +132,8 @@ def test_a_place_that_cannot_be_written(gnomon, script, tmp_path):
     code, _, err = gnomon("compile", f"{script}:model", "-o", "nowhere/net.o")
     assert code == 1
     assert "there is no folder 'nowhere'" in err
+    code, _, err = gnomon("compile", f"{script}:model", "-o", ".")
+    assert (code, err) == (1, "gnomon: '.' is a folder: name a file in it, such as 'model.o'\n")
     (tmp_path / "net.o").write_text("old")
     (tmp_path / "net.h").mkdir()
     code, _, err = gnomon("compile", f"{script}:model", "-o", "net.o")
@@ -146,7 +148,9 @@ def test_a_place_that_cannot_be_written(gnomon, script, tmp_path):
     [["compile"], ["compile", "{}:model"], ["compile", "{}:model", "-o", "x.o", "--batch", "none"],
      ["compile", "{}:model", "-o", "x.o", "--batch", "0"], ["compile", "{}:model", "-o", "x.o", "--size", "time"],
      ["compile", "{}:model", "-o", "x.o", "--format", "elf"], ["run", "{}:model"], ["profile"],
-     ["bench", "{}:model", "--batch", "a"]],
+     ["bench", "{}:model", "--batch", "a"], ["compile", "{}:model", "-o", "x.o", "--batch", "2", "--max-batch", "4"],
+     ["compile", "{}:model", "-o", "x.gnx", "--threads", "pthreads"],
+     ["compile", "{}:model", "-o", "x.o", "--compare", "x.npy"]],
 )  # fmt: skip
 def test_wrong_usage_is_code_2(gnomon, script, arguments):
     code, out, err = gnomon(*(a.format(script) for a in arguments))
@@ -214,6 +218,11 @@ def test_run_a_function(gnomon, script):
     [
         (["bad.npy"], "the input features: float32[batch, 2, 3] cannot be an array of shape (5, 7)"),
         (["text.npy"], "the input features: float32[batch, 2, 3] cannot be <U1"),
+        (["empty.npy"], "there are no rows to run small on"),
+        (["empty.csv"], "cannot read 'empty.csv': there are no numbers in it"),
+        (["ragged.csv"], "cannot read 'ragged.csv': the number of columns changed from 2 to 1 at row 2"),
+        (["short.npy"], "cannot read 'short.npy': Failed to read all data"),
+        (["complex.npy"], "the input features: float32[batch, 2, 3] cannot be complex64"),
         (["text.csv"], "cannot read 'text.csv': could not convert string"),
         (["none.npy"], "there is no file 'none.npy'"),
         (["junk.npy"], "cannot read 'junk.npy'"),
@@ -229,6 +238,11 @@ def test_what_does_not_run(gnomon, script, arguments, message):
     np.save("text.npy", np.array([["a"]]))
     Path("text.csv").write_text("a,b\n1,2\n3,x\n")
     Path("junk.npy").write_bytes(b"nothing")
+    Path("short.npy").write_bytes(Path("x.npy").read_bytes()[:-9])
+    np.save("complex.npy", x_of(5).astype("complex64"))
+    np.save("empty.npy", np.ones((0, 2, 3)))
+    Path("empty.csv").write_text("\n")
+    Path("ragged.csv").write_text("1,2\n3\n")
     Path("x.txt").write_text("1")
     code, out, err = gnomon("run", f"{script}:model", *arguments)
     assert (code, out) == (1, "")

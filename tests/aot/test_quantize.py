@@ -171,6 +171,9 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert "flash" in printed
     assert "RAM" in printed
     assert "int8 weights of 'net'" in (tmp_path / "small.h").read_text()
+    np.savez("test.npz", x=x[:10], y=1 - model.predict(x[:10], verbose=0).argmax(-1))
+    assert main([*arguments, "--compare", "test.npz"]) == 0
+    assert "accuracy: 0.00% -> 0.00%" in capsys.readouterr().out
     np.save("x.npy", x)
     assert main([*arguments[:-1], "x.npy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["quantized"]["measure"] == "largest difference of an output"
