@@ -1,0 +1,278 @@
+"""Which products and convolutions are a library's, what of their epilogues is too, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from gnomon.compiler.compile import Request, Stages, compile
+from gnomon.compiler.grad import grad
+from gnomon.compiler.graph import Node
+from gnomon.compiler.ops import build
+from gnomon.compiler.ops.contract import Contract
+from gnomon.compiler.ops.leaves import Input, Parameter
+from gnomon.compiler.program import Launch, Library, Prepare, Program, all_steps
+from gnomon.compiler.show import step_lines
+from gnomon.compiler.sizes import symbol
+from gnomon.compiler.targets import CUDA, Target
+from gnomon.compiler.verify import check_program
+
+B = symbol("b")
+TARGET = replace(CUDA, libraries=("cublaslt", "cudnn"))
+
+
+def leaf(number: int, *shape: object, dtype: str = "float32") -> Node:
+    return Input(number, f"x{number}", dtype, shape)()  # type: ignore[arg-type]
+
+
+def weight(number: int, *shape: int, dtype: str = "float32") -> Node:
+    return Parameter(100 + number, f"w{number}", dtype, shape)()
+
+
+X, W, V = leaf(1, B, 256), weight(1, 256, 512), weight(2, 512)
+
+
+def program(
+    outputs: Sequence[Node],
+    updates: Sequence[tuple[Node, Node]] = (),
+    inputs: Sequence[Node] = (X,),
+    target: Target = TARGET,
+    prepare: bool = False,
+) -> Program:
+    stages = Stages()
+    made = compile(Request("f", inputs, outputs, updates, prepare=prepare), target, stages)
+    check_program(made, stages.kernels)
+    return made
+
+
+def steps(made: Program) -> list[Library]:
+    return [s for s in all_steps(made.steps) if isinstance(s, Library)]
+
+
+def launches(made: Program) -> list[Launch]:
+    return [s for s in all_steps(made.steps) if isinstance(s, Launch)]
+
+
+def names(made: Program, slots: Sequence[int]) -> list[str]:
+    return [made.slots[s].name for s in slots]
+
+
+def conv(x: Node, w: Node, stride: int = 1, dilation: int = 1) -> Node:
+    """Windows of x [n, h, w, c] times w [r, s, c, k]."""
+    patches = build.patches(x, 1, w.shape[:2], (stride, stride), (dilation, dilation))
+    return Contract((0, 1, 2, 3, 4, 5), (3, 4, 5, 6), (0, 1, 2, 6))(patches, w)
+
+
+def padded(x: Node) -> Node:
+    return build.pad(x, (0, 1, 1, 0), (0, 1, 1, 0))
+
+
+# ---- products
+
+
+def test_a_dense_layer_is_one_step() -> None:
+    made = program([build.relu(build.add(build.matmul(X, W), V))])
+    (step,) = steps(made)
+    assert not launches(made)
+    assert step.name == "cublaslt.matmul"
+    assert names(made, step.inputs) == ["x1", "w1", "w2"]
+    assert names(made, step.outputs) == ["output0"]
+    assert dict(step.parameters) == {
+        "m": B, "n": 512, "k": 256, "batch": 1,
+        "x": "plain", "ld_x": 256, "stride_x": 0, "at_x": 0,
+        "w": "plain", "ld_w": 512, "stride_w": 0, "at_w": 0,
+        "ld_d": 512, "stride_d": 0, "at_d": 0, "at_bias": 0,
+        "alpha": "1.0", "beta": "0.0", "epilogue": "relu", "compute": "float32",
+    }  # fmt: skip
+    assert step.flops == 2 * B * 512 * 256
+    assert made.slots[step.workspace].kind == "temporary"
+    assert made.slots[step.workspace].shape == (4 << 20,)
+
+
+def test_without_libraries_nothing_changes() -> None:
+    made = program([build.relu(build.add(build.matmul(X, W), V))], target=CUDA)
+    assert not steps(made)
+    assert launches(made)
+    assert CUDA.libraries == ()
+
+
+def test_what_the_other_library_does_stays_ours() -> None:
+    made = program([build.matmul(X, W)], target=replace(CUDA, libraries=("cudnn",)))
+    assert not steps(made)
+
+
+@pytest.mark.parametrize("act, told", [("gelu", "gelu"), ("erf", "none"), ("tanh", "none")])
+def test_gelu_is_taken_in_the_form_that_the_library_computes(act: str, told: str) -> None:
+    z = build.add(build.matmul(X, W), V)
+    if act == "gelu":
+        inner = build.multiply(build.add(z, build.multiply(build.multiply(z, build.square(z)), 0.044715)), 0.7978845608)
+        y = build.multiply(build.multiply(z, 0.5), build.add(build.tanh(inner), 1.0))
+    elif act == "erf":
+        y = build.multiply(build.multiply(z, 0.5), build.add(build.apply("erf", build.multiply(z, 0.7071067812)), 1.0))
+    else:
+        y = build.tanh(z)
+    made = program([y])
+    (step,) = steps(made)
+    assert dict(step.parameters)["epilogue"] == told
+    assert len(launches(made)) == (told == "none")  # the rest is a kernel: the sums are deep enough to pay for that
+
+
+def test_shallow_sums_are_not_split() -> None:
+    x, w = leaf(3, B, 64), weight(3, 64, 2048)
+    assert steps(program([build.relu(build.matmul(x, w))], inputs=[x]))
+    assert not steps(program([build.tanh(build.matmul(x, w))], inputs=[x]))
+
+
+def test_a_value_that_is_wanted_too_is_read_from_where_it_is_stored() -> None:
+    z = build.add(build.matmul(X, W), V)
+    made = program([z, build.tanh(z)])
+    (step,), (launch,) = steps(made), launches(made)
+    assert names(made, step.outputs) == ["output0"]
+    assert dict(step.parameters)["at_bias"] == 0
+    assert sorted(names(made, launch.buffers)) == ["output0", "output1"]
+
+
+def test_an_update_is_made_in_place() -> None:
+    g = leaf(4, B, 512)
+    new = build.subtract(W, build.multiply(build.matmul(build.transpose(X, (1, 0)), g), 0.5))
+    made = program([], [(W, new)], inputs=[X, g])
+    (step,) = steps(made)
+    assert not launches(made)
+    assert names(made, step.inputs) == ["x1", "x4", "w1"]
+    assert step.outputs == step.inputs[2:]
+    told = dict(step.parameters)
+    assert (told["alpha"], told["beta"], told["x"], told["w"], told["k"]) == ("-0.5", "1.0", "transposed", "plain", B)
+
+
+def test_a_residual_is_added_by_the_library() -> None:
+    other = leaf(5, B, 512)
+    made = program([build.relu(build.add(build.add(build.matmul(X, W), other), V))], inputs=[X, other])
+    (step,) = steps(made)
+    assert not launches(made)
+    assert names(made, step.inputs) == ["x1", "w1", "x5", "w2"]
+    assert dict(step.parameters)["beta"] == "1.0"
+
+
+def test_gradients_read_their_operands_transposed() -> None:
+    loss = build.reduce("sum", build.square(build.matmul(X, W)), (0, 1))
+    dx, dw = grad(loss, [X, W])
+    forms = {(dict(s.parameters)["x"], dict(s.parameters)["w"]) for s in steps(program([dx, dw]))}
+    assert forms == {("plain", "plain"), ("plain", "transposed"), ("transposed", "plain")}
+
+
+def test_axes_that_are_one_in_memory_are_one_axis() -> None:
+    x = leaf(6, B, 7, 256)
+    told = dict(steps(program([build.matmul(x, W)], inputs=[x]))[0].parameters)
+    assert (told["m"], told["ld_x"], told["ld_d"]) == (7 * B, 256, 512)
+
+
+def test_part_of_a_matrix_begins_further_on() -> None:
+    part = build.slice(W, (0, 256), (256, 256))
+    told = dict(steps(program([build.matmul(X, part)]))[0].parameters)
+    assert (told["n"], told["ld_w"], told["at_w"]) == (256, 512, 256)
+
+
+def test_batches_of_products() -> None:
+    """Attention of one head: queries times keys."""
+    q, k = leaf(7, B, 96, 64), leaf(8, B, 96, 64)
+    made = program([Contract((0, 1, 2), (0, 3, 2), (0, 1, 3))(q, k)], inputs=[q, k])
+    told = dict(steps(made)[0].parameters)
+    assert (told["batch"], told["w"], told["stride_x"], told["stride_d"]) == (B, "transposed", 96 * 64, 96 * 96)
+    heads = [leaf(n, B, 96, 8, 64) for n in (9, 10)]
+    two = Contract((0, 1, 4, 2), (0, 3, 4, 2), (0, 4, 1, 3))(*heads)  # batches of two strides are nothing for cublasLt
+    assert not steps(program([two], inputs=heads))
+
+
+@pytest.mark.parametrize("rows, deep, columns", [(8, 4096, 4096), (64, 64, 64), (4096, 8, 4096), (4096, 4096, 1)])
+def test_small_and_narrow_products_stay_ours(rows: int, deep: int, columns: int) -> None:
+    x, w = leaf(11, rows, deep), weight(11, deep, columns)
+    assert not steps(program([build.matmul(x, w)], inputs=[x]))
+
+
+def test_other_numbers_stay_ours() -> None:
+    x, w = leaf(12, B, 256, dtype="float64"), weight(12, 256, 512, dtype="float64")
+    assert not steps(program([build.matmul(x, w)], inputs=[x]))
+
+
+def test_factors_may_be_rounded_if_the_target_says_so() -> None:
+    made = program([build.matmul(X, W)], target=replace(TARGET, matrix="tf32"))
+    assert dict(steps(made)[0].parameters)["compute"] == "tf32"
+
+
+def test_new_cards_have_more_workspace() -> None:
+    made = program([build.matmul(X, W)], target=replace(TARGET, cpu="sm_90"))
+    assert made.slots[steps(made)[0].workspace].shape == (32 << 20,)
+
+
+# ---- convolutions
+
+
+PICTURES, KERNEL = leaf(20, B, 14, 14, 16), weight(20, 3, 3, 16, 32)
+
+
+def test_a_convolution_packs_its_kernel_first() -> None:
+    bias = weight(21, 32)
+    made = program([build.relu(build.add(conv(padded(PICTURES), KERNEL), bias))], inputs=[PICTURES])
+    (step,) = steps(made)
+    assert step.name == "cudnn.forward"
+    assert names(made, step.inputs)[1:] == ["filters", "w21"]
+    assert names(made, step.outputs) == ["output0"]
+    assert made.slots[step.inputs[0]].shape == (B, 16, 16, 16)
+    assert made.slots[step.inputs[1]].shape == (32, 3, 3, 16)
+    told = dict(step.parameters)
+    assert [told[name] for name in "nhwckrspq"] == [B, 16, 16, 16, 32, 3, 3, 14, 14]
+    assert (told["epilogue"], told["bias"], told["stride_h"], told["dilation_w"]) == ("relu", "yes", 1, 1)
+
+
+@pytest.mark.parametrize("stride, dilation", [(2, 1), (1, 2)])
+def test_strides_and_dilations(stride: int, dilation: int) -> None:
+    made = program([conv(PICTURES, KERNEL, stride, dilation)], inputs=[PICTURES])
+    told = dict(steps(made)[0].parameters)
+    assert (told["stride_h"], told["stride_w"], told["dilation_h"], told["dilation_w"]) == (
+        stride, stride, dilation, dilation,
+    )  # fmt: skip
+
+
+def test_gradients_of_a_convolution() -> None:
+    loss = build.reduce("sum", build.square(conv(padded(PICTURES), KERNEL)), (0, 1, 2, 3))
+    dx, dw = grad(loss, [PICTURES, KERNEL])
+    made = program([dx], [(KERNEL, build.subtract(KERNEL, build.multiply(dw, 0.1)))], inputs=[PICTURES])
+    assert sorted(s.name for s in steps(made)) == ["cudnn.backward_filter", "cudnn.forward", "cudnn.forward"]
+    (back,) = [s for s in steps(made) if s.name == "cudnn.backward_filter"]
+    assert made.slots[back.outputs[0]].shape == (32, 3, 3, 16)
+
+
+@pytest.mark.parametrize(
+    "channels, window, filters", [(3, 3, 32), (16, 2, 64), (16, 3, 20)], ids=["channels", "window", "filters"]
+)
+def test_other_convolutions_stay_ours(channels: int, window: int, filters: int) -> None:
+    x, w = leaf(22, B, 14, 14, channels), weight(22, window, window, channels, filters)
+    assert not steps(program([conv(x, w)], inputs=[x]))
+
+
+def test_a_convolution_of_single_pixels_is_a_product() -> None:
+    w = weight(23, 1, 1, 16, 64)
+    told = dict(steps(program([conv(PICTURES, w)], inputs=[PICTURES]))[0].parameters)
+    assert (told["m"], told["n"], told["k"]) == (196 * B, 64, 16)
+
+
+def test_a_kernel_that_stays_is_packed_once() -> None:
+    made = program([conv(PICTURES, KERNEL)], inputs=[PICTURES], prepare=True)
+    prepare, *rest = made.steps
+    assert isinstance(prepare, Prepare)
+    assert [type(s) for s in prepare.steps] == [Launch]
+    assert [type(s) for s in rest] == [Library]
+    assert made.slots[steps(made)[0].inputs[1]].kind == "kept"
+
+
+# ---- what is told
+
+
+def test_the_dump_lists_the_steps_with_their_layers() -> None:
+    made = program([build.relu(build.add(build.matmul(X, W), V))])
+    (line,) = step_lines(made, made.steps)
+    assert line.startswith("library output0 = cublaslt.matmul(x1, w1, w2; m=b, n=512, k=256, batch=1, x=plain, ")
+    assert "epilogue=relu, compute=float32)  ; (" in line
+    assert "test_cuda_library.py:" in line

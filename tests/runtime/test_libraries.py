@@ -1,0 +1,265 @@
+"""Products and convolutions by cublasLt and cuDNN, which stand-ins in C are here: numbers as of kernels of our own."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gnomon.compiler.compile import Request, compile
+from gnomon.compiler.errors import DeviceError
+from gnomon.compiler.grad import grad
+from gnomon.compiler.graph import Node
+from gnomon.compiler.interpret import evaluate_graph
+from gnomon.compiler.ops import build
+from gnomon.compiler.ops.contract import Contract
+from gnomon.compiler.ops.leaves import Input
+from gnomon.compiler.program import Library, Program, all_steps
+from gnomon.compiler.sizes import evaluate, symbol
+from gnomon.runtime.cublas import CublasLt, call, find
+from gnomon.runtime.cudnn import Cudnn
+from gnomon.runtime.gpu import Gpu, Operand
+from gnomon.runtime.gpu_run import GpuExecutable
+from tests.emulator import Module
+from tests.emulator import compiler as emulates
+from tests.emulator.programs import text
+from tests.libraries import STREAM, TARGET, WithLibraries, compiler, counted, stand_in
+
+pytestmark = pytest.mark.skipif(compiler() is None or emulates() is None, reason="no C and C++ compilers")
+
+B, N = symbol("b"), symbol("n")
+
+
+def leaf(number: int, *shape: object, dtype: str = "float32") -> Node:
+    return Input(number, f"x{number}", dtype, shape)()  # type: ignore[arg-type]
+
+
+def conv(x: Node, w: Node, stride: int = 1, dilation: int = 1) -> Node:
+    patches = build.patches(x, 1, w.shape[:2], (stride, stride), (dilation, dilation))
+    return Contract((0, 1, 2, 3, 4, 5), (3, 4, 5, 6), (0, 1, 2, 6))(patches, w)
+
+
+def gelu(z: Node) -> Node:
+    inner = build.multiply(build.add(z, build.multiply(build.multiply(z, build.square(z)), 0.044715)), 0.7978845608)
+    return build.multiply(build.multiply(z, 0.5), build.add(build.tanh(inner), 1.0))
+
+
+@dataclass
+class Case:
+    """A graph that libraries compute parts of: how often each is called, and the sizes it is run with."""
+
+    inputs: list[Node]
+    outputs: list[Node]
+    calls: list[str]
+    sizes: Sequence[dict[str, int]] = ({"b": 1}, {"b": 3})
+
+
+def cases() -> dict[str, Case]:
+    product, forward, backward = "cublaslt.matmul", "cudnn.forward", "cudnn.backward_filter"
+    x, w, bias = leaf(0, B, 192), leaf(1, 192, 160), leaf(2, 160)
+    other, y = leaf(3, B, 160), leaf(4, 160)
+    z = build.add(build.matmul(x, w), bias)
+    found = {
+        "plain": Case([x, w], [build.matmul(x, w)], [product], ({"b": 1}, {"b": 37})),
+        "bias": Case([x, w, bias], [z], [product]),
+        "relu": Case([x, w, bias], [build.relu(z)], [product]),
+        "relu alone": Case([x, w], [build.relu(build.matmul(x, w))], [product]),
+        "gelu": Case([x, w, bias], [gelu(z)], [product]),
+        "gelu alone": Case([x, w], [gelu(build.matmul(x, w))], [product]),
+        "residual": Case([x, w, bias, other], [build.relu(build.subtract(z, other))], [product]),
+        "from": Case([x, w, other], [build.subtract(other, build.multiply(build.matmul(x, w), 0.25))], [product]),
+    }
+    left, right = build.transpose(leaf(5, 256, B), (1, 0)), build.transpose(leaf(6, 160, 256), (1, 0))
+    found["transposed"] = Case(
+        [left.inputs[0], right.inputs[0]], [build.matmul(left, right)], [product], ({"b": 1}, {"b": 19})
+    )
+    deep, wide = leaf(7, B, 320), leaf(8, 320, 128)
+    hidden = build.matmul(deep, wide)
+    found["two steps"] = Case([deep, wide], [hidden, build.tanh(hidden)], [product])
+    found["split"] = Case([deep, wide], [build.tanh(build.add(build.matmul(deep, wide), leaf(9, 128)))], [product])
+    found["split"].inputs.append(leaf(9, 128))
+    part = build.slice(leaf(10, 256, 256), (64, 0), (192, 256))
+    found["part"] = Case([x, leaf(10, 256, 256)], [build.matmul(x, part)], [product])
+    q, k = leaf(11, B, 65, 66), leaf(12, B, 67, 66)
+    found["batch"] = Case([q, k], [Contract((0, 1, 2), (0, 3, 2), (0, 1, 3))(q, k)], [product], ({"b": 1}, {"b": 2}))
+    open_ = leaf(13, B, N), leaf(14, N, 160)
+    terms = build.add(Contract((0, 1), (1, 2), (0, 2))(*open_), y)
+    found["terms"] = Case(
+        [*open_, y], [build.relu(terms)], [product], ({"b": 3, "n": 0}, {"b": 3, "n": 5}, {"b": 0, "n": 4})
+    )
+    loss = build.reduce("sum", build.square(build.relu(build.matmul(x, w))), (0, 1))
+    found["gradients"] = Case([x, w], grad(loss, [x, w]), [product] * 2, ({"b": 1}, {"b": 5}))  # type: ignore[arg-type]
+
+    pictures, kernel, of_filters = leaf(20, B, 11, 10, 16), leaf(21, 3, 3, 16, 24), leaf(22, 24)
+    around = build.pad(pictures, (0, 1, 1, 0), (0, 1, 1, 0))
+    made = conv(around, kernel)
+    found |= {
+        "convolution": Case([pictures, kernel], [made], [forward], ({"b": 1}, {"b": 2}, {"b": 0})),
+        "with bias": Case([pictures, kernel, of_filters], [build.add(made, of_filters)], [forward]),
+        "with relu": Case([pictures, kernel, of_filters], [build.relu(build.add(made, of_filters))], [forward]),
+        "strided": Case([pictures, kernel], [conv(around, kernel, stride=2)], [forward]),
+        "dilated": Case([pictures, kernel], [conv(pictures, kernel, dilation=2)], [forward]),
+    }
+    loss = build.reduce("sum", build.square(made), (0, 1, 2, 3))
+    found["its gradients"] = Case(
+        [pictures, kernel], grad(loss, [pictures, kernel]), [forward, forward, backward], ({"b": 2}, {"b": 0})  # type: ignore[arg-type]
+    )
+    return found
+
+
+NAMES = list(cases())
+
+
+@cache
+def compiled() -> tuple[dict[str, Case], dict[str, Program], Module]:
+    """All cases, compiled as one module."""
+    found = cases()
+    programs = {n: compile(Request(n.replace(" ", "_"), c.inputs, c.outputs), TARGET) for n, c in found.items()}
+    return found, programs, Module(text(programs.values()))
+
+
+def arrays(case: Case, sizes: dict[str, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    shape = lambda node: [d if isinstance(d, int) else sizes[str(d)] for d in node.shape]
+    return [(rng.standard_normal(shape(node)) / 4).astype(np.float32) for node in case.inputs]
+
+
+def executable(program: Program, module: Module | None = None) -> GpuExecutable:
+    return GpuExecutable(Gpu("emulator", WithLibraries(module=module), poison=True), program, [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers(name: str) -> None:
+    """The first call runs step by step, the second is captured, the third replayed."""
+    found, programs, module = compiled()
+    case, program = found[name], programs[name]
+    calls = [s.name for s in all_steps(program.steps) if isinstance(s, Library)]
+    assert sorted(calls) == sorted(case.calls)
+    run = executable(program, module)
+    for sizes in case.sizes:
+        given = arrays(case, sizes)
+        want = evaluate_graph(case.outputs, dict(zip(case.inputs, given, strict=True)))
+        for _ in range(3):
+            for got, expected in zip(run(*given), want, strict=True):
+                scale = np.abs(expected).max(initial=1)
+                np.testing.assert_allclose(got, expected, rtol=1e-5, atol=3e-6 * scale)
+
+
+@pytest.mark.parametrize("library, name", [("cublaslt", "relu"), ("cudnn", "its gradients")])
+def test_descriptors_are_destroyed_when_nobody_has_them(library: str, name: str) -> None:
+    found, programs, module = compiled()
+    gc.collect()
+    before = counted(library)["living"]
+    run = executable(programs[name], module)
+    run(*arrays(found[name], {"b": 2}))
+    assert counted(library)["living"] > before
+    del run
+    gc.collect()
+    assert counted(library)["living"] == before
+
+
+def test_algorithms_are_asked_for_once() -> None:
+    found, programs, module = compiled()
+    run = executable(programs["plain"], module)
+    case = found["plain"]
+    before = counted("cublaslt")
+    for rows in (4, 5, 4, 5, 4):
+        run(*arrays(case, {"b": rows}))
+    after = counted("cublaslt")
+    assert after["run"] - before["run"] == 5
+    assert after["chosen"] - before["chosen"] == 2
+
+
+@pytest.mark.parametrize("matrix, bits", [("float32", 24), ("tf32", 11), ("bfloat16", 8)])
+@pytest.mark.parametrize("name", ["plain", "convolution"])
+def test_factors_are_rounded_as_the_target_says(name: str, matrix: str, bits: int) -> None:
+    case = cases()[name]
+    program = compile(Request("f", case.inputs, case.outputs), replace(TARGET, matrix=matrix))
+    given = arrays(case, {"b": 2})
+    (got,) = executable(program)(*given)
+
+    def rounded(x: np.ndarray) -> np.ndarray:
+        mantissa, exponent = np.frexp(x)
+        return np.ldexp(np.rint(mantissa * 2.0**bits) / 2.0**bits, exponent).astype(np.float32)
+
+    (want,) = evaluate_graph(case.outputs, {n: rounded(a) for n, a in zip(case.inputs, given, strict=True)})
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    (exact,) = evaluate_graph(case.outputs, dict(zip(case.inputs, given, strict=True)))
+    assert (np.abs(got - exact).max() > 1e-4) == (matrix != "float32")
+
+
+def test_pointers_may_be_aligned_less() -> None:
+    """The middle of an array that somebody else holds begins wherever it likes."""
+    lt = CublasLt(stand_in("cublaslt"), STREAM, no_fill)
+    program = compiled()[1]["plain"]
+    (step,) = program.steps
+    assert isinstance(step, Library)
+    memory = np.zeros(1 << 20, np.float32)
+    at = lambda offset: memory.ctypes.data + (-memory.ctypes.data % 256) + 4 * offset
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 192)).astype(np.float32), rng.standard_normal((192, 160)).astype(np.float32)
+    skip = (-memory.ctypes.data % 256) // 4
+    memory[skip + 3 : skip + 3 + x.size], memory[skip + 1025 : skip + 1025 + w.size] = x.ravel(), w.ravel()
+    operands = [
+        Operand(at(3), x.shape, "float32"), Operand(at(1025), w.shape, "float32"),
+        Operand(at(60_002), (3, 160), "float32"), Operand(at(65_536), (1 << 18,), "uint8"),
+    ]  # fmt: skip
+    call(lt.makers(), step, operands, {"b": 3})
+    got = memory[skip + 60_002 : skip + 60_002 + 480].reshape(3, 160)
+    np.testing.assert_allclose(got, x @ w, rtol=1e-5, atol=1e-4)
+
+
+def no_fill(address: int, byte: int, size: int) -> None:
+    raise AssertionError("nothing is to be filled")
+
+
+def step_of(name: str) -> Library:
+    return next(s for s in all_steps(compiled()[1][name].steps) if isinstance(s, Library))
+
+
+def operands_of(step: Library, program: Program, sizes: dict[str, int]) -> list[Any]:
+    shapes = [(program.slots[s].dtype, tuple(evaluate(d, sizes) for d in program.slots[s].shape))
+              for s in (*step.inputs, *step.written)]  # fmt: skip
+    return [Operand(4096 * (k + 1), shape, dtype) for k, (dtype, shape) in enumerate(shapes)]
+
+
+def changed(step: Library, **parameters: Any) -> Library:
+    return replace(step, parameters=tuple((k, parameters.get(k, v)) for k, v in step.parameters))
+
+
+def test_what_cublaslt_refuses_is_told_in_its_words() -> None:
+    lt = CublasLt(stand_in("cublaslt"), STREAM, no_fill)
+    step = replace(changed(step_of("plain"), ld_w=7), layers=("dense_1 (model.py:3)",))
+    with pytest.raises(DeviceError) as error:
+        call(lt.makers(), step, operands_of(step, compiled()[1]["plain"], {"b": 2}), {"b": 2})
+    assert str(error.value) == (
+        "cublasLt could not multiply float32[1, 2, 192] by [1, 192, 160] for dense_1 (model.py:3): "
+        "cublasLtMatmulAlgoGetHeuristic returned CUBLAS_STATUS_INVALID_VALUE (an unsupported value or parameter was "
+        "passed to the function)."
+    )
+
+
+def test_what_cudnn_refuses_is_told_in_its_words() -> None:
+    dnn = Cudnn(stand_in("cudnn"), STREAM, no_fill)
+    step = changed(step_of("convolution"), stride_h=0)
+    with pytest.raises(DeviceError) as error:
+        call(dnn.makers(), step, operands_of(step, compiled()[1]["convolution"], {"b": 2}), {"b": 2})
+    assert "cuDNN could not convolve float32[2, 13, 12, 16], 24 kernels of 3 x 3" in str(error.value)
+    assert "cudnnSetConvolution2dDescriptor returned CUDNN_STATUS_BAD_PARAM (!(ph >= 0 &&" in str(error.value)
+
+
+def test_too_little_workspace_is_told() -> None:
+    dnn = Cudnn(stand_in("cudnn"), STREAM, no_fill)
+    step, program = step_of("convolution"), compiled()[1]["convolution"]
+    *operands, workspace = operands_of(step, program, {"b": 2})
+    with pytest.raises(DeviceError, match="it has no algorithm with 16 bytes of workspace"):
+        call(dnn.makers(), step, [*operands, replace(workspace, shape=(16,))], {"b": 2})
+
+
+def test_a_library_that_is_not_there_is_none() -> None:
+    assert find("surely_no_library", 12, []) is None
