@@ -17,6 +17,10 @@ from gnomon.runtime.device import device as runtime_device
 _inside: ContextVar[str | None] = ContextVar("device", default=None)
 _session: str | None = None
 
+chosen = _inside.get
+"""The name of the device that a `with gnomon.device(...)` around has chosen: a part of keys under which programs are
+found at once, and so no function of ours."""
+
 
 class device:
     """A context in which functions and models are made for, and models run on, another device: 'cpu', 'gpu', 'gpu:1'.
@@ -47,8 +51,11 @@ def set_device(name: str | None) -> None:
 
     Raises DeviceError if there is no such device, and why.
     """
+    from gnomon.layers.tracking import note_change
+
     global _session
     _session = None if name is None else runtime_device(name).name
+    note_change()
 
 
 def current_device() -> str:
@@ -65,16 +72,11 @@ def devices() -> list[str]:
     return [*(f"gpu:{k}" for k in range(cuda.count())), "cpu"]
 
 
-def chosen() -> str | None:
-    """What was chosen in this process, if anything was: a part of keys under which programs are found."""
-    return _inside.get() or _session
-
-
 def chosen_device(name: str | None) -> Device:
     """The device called `name`; if that is None, the one chosen. Raises DeviceError if there is none."""
     if name is not None:
         return runtime_device(name)
-    wanted = chosen()
+    wanted = _inside.get() or _session
     if wanted is None:
         told = os.environ.get("GNOMON_DEVICE", "").strip()
         try:
