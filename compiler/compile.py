@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gnomon.compiler import dtypes
@@ -13,6 +13,7 @@ from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower, lower_op, rendered
 from gnomon.compiler.lowering import loops
 from gnomon.compiler.lowering.cuda_library import Call
+from gnomon.compiler.lowering.cuda_loops import persistent
 from gnomon.compiler.lowering.cuda_together import together
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
@@ -88,6 +89,7 @@ class _Plan:
         self.clock = -1
         self.share: Dim = 0  # rows of a share, in a loop whose shares may not meet, and what was lowered there
         self.uses: list[Use] = []
+        self.barrier = -1  # the slot in which blocks of a kernel count who has come
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
         self.readers = self._readers()
@@ -404,6 +406,8 @@ class _Plan:
     def program(self, target: Target, stages: Stages) -> Program:
         request = self.request
         steps = [*self.steps, *self.late]
+        if target.kind == "cuda":
+            steps = self._persistent(steps, target, stages)
         if request.repeat is not None:
             counter, count = request.repeat
             steps = [Repeat(count, self.slot_of[counter], tuple(steps))]
@@ -434,8 +438,24 @@ class _Plan:
             {name: k.text() for name, k in stages.kernels.items()},
         )
 
-    def _together(self, steps: list[Step], target: Target, stages: Stages) -> list[Step]:
-        """The steps with launches joined that do not wait for each other."""
+    def _persistent(self, steps: list[Step], target: Target, stages: Stages) -> list[Step]:
+        """The steps with loops that run by themselves. The loop around the whole program stays the runtime's."""
+
+        def barrier() -> int:
+            if self.barrier < 0:
+                self.barrier = self._slot("barrier", TensorType("uint32", (2,)), "kept")
+            return self.barrier
+
+        steps, became = persistent(steps, self.slots, stages.kernels, self._renders(target, stages), barrier)
+        for before, now in became.items():
+            stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes.get(before.kernel, [])]
+        for lowered in stages.lowered:  # what a group computes in each round cannot be looked at any more
+            if any(launch in became for launch in lowered.launches):
+                lowered.launches = []
+        return steps
+
+    def _renders(self, target: Target, stages: Stages) -> Callable[[Kernel], tuple[str, tuple]]:
+        """What files the text of a kernel and gives its name and (grid, block, shared bytes)."""
 
         def render(kernel: Kernel) -> tuple[str, tuple]:
             code = rendered(Piece(kernel, 1, kernel.flops), target)
@@ -443,7 +463,11 @@ class _Plan:
             stages.kernels[code.source.name] = kernel
             return code.source.name, code.geometry
 
-        steps, became = together(steps, self.slots, stages.kernels, render)
+        return render
+
+    def _together(self, steps: list[Step], target: Target, stages: Stages) -> list[Step]:
+        """The steps with launches joined that do not wait for each other."""
+        steps, became = together(steps, self.slots, stages.kernels, self._renders(target, stages))
         for before, now in became.items():
             stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes[before.kernel]]
         for lowered in stages.lowered:

@@ -337,7 +337,13 @@ class Alloc:
 
 @dataclass(frozen=True, eq=False)
 class Barrier:
-    """CUDA: all threads of the block meet. On the CPU nothing."""
+    """CUDA: all threads of the block meet. On the CPU nothing.
+
+    everywhere   a buffer of two numbers (uint32), all bits 0 at first: the threads of all blocks meet, and count there.
+                 Only in a kernel of which all blocks run at once
+    """
+
+    everywhere: Buffer | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,6 +388,29 @@ class MultiplyFragments:
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """CUDA: let the buffer `row` be row number `number` of the first axis of `whole`; if `inside` is given and does not
+    hold, the buffer `edge`. For the statements that follow in this block."""
+
+    row: Buffer
+    whole: Buffer
+    number: Dim
+    inside: Expr | None = None
+    edge: Buffer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rounds:
+    """CUDA: run `body` for each value of `index`, in order and by all threads of all blocks; stop after the round at
+    whose end `until` holds. `done` is how many rounds there were, for the statements that follow in this block."""
+
+    index: Index
+    body: tuple[Stmt, ...]
+    done: Local
+    until: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Prefetch:
     """Have the cache line of buffer[index] come near: it is read and written soon. Means nothing else."""
 
@@ -389,7 +418,10 @@ class Prefetch:
     index: Dim
 
 
-Stmt = Store | Let | For | If | Alloc | Barrier | CopyTransposed | CopyVector | MultiplyFragments | Prefetch
+Stmt = (
+    Store | Let | For | If | Alloc | Barrier
+    | CopyTransposed | CopyVector | MultiplyFragments | View | Rounds | Prefetch
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,6 +465,12 @@ class Kernel:
                     found |= symbols(s.index.extent)
                 case If():
                     roots.append(s.condition)
+                case Rounds():
+                    found |= symbols(s.index.extent)
+                    roots += [] if s.until is None else [s.until]
+                case View():
+                    found |= symbols(s.number)
+                    roots += [] if s.inside is None else [s.inside]
                 case Alloc():
                     found.update(*map(symbols, s.buffer.shape)) if s.buffer.shape else None
                 case Prefetch():
@@ -472,7 +510,7 @@ def _lines(body: tuple[Stmt, ...], depth: int, names: Iterator[int]) -> Iterator
     for s in body:
         yield from (pad + line for line in heading(s, names))
         match s:
-            case For():
+            case For() | Rounds():
                 yield from _lines(s.body, depth + 1, names)
             case If():
                 yield from _lines(s.then, depth + 1, names)
@@ -503,7 +541,14 @@ def heading(s: Stmt, names: Iterator[int]) -> list[str]:
         case Alloc():
             return [f"alloc {s.buffer!r}"]
         case Barrier():
-            return ["barrier"]
+            return ["barrier of all blocks" if s.everywhere else "barrier"]
+        case View() if s.inside is not None and s.edge is not None:
+            return lines(f"{s.row.name} = row {{0}} of {s.whole.name} if {{1}} else {s.edge.name}", s.number, s.inside)
+        case View():
+            return lines(f"{s.row.name} = row {{0}} of {s.whole.name}", s.number)
+        case Rounds():
+            end = f" until {s.until!r}" if s.until is not None else ""
+            return lines(f"round {s.index.name} < {{0}}{end}, {s.done.name} in all:", s.index.extent)
         case Prefetch():
             return lines(f"prefetch {s.buffer.name}[{{0}}]", s.index)
         case CopyTransposed():
@@ -667,6 +712,11 @@ class Rewriter:
                 return replace(s, t=self.size(s.t), s=self.size(s.s))
             case MultiplyFragments():
                 return replace(s, t=self.size(s.t), x=self.size(s.x), w=self.size(s.w))
+            case View():
+                inside = None if s.inside is None else self.expr(s.inside)
+                return replace(s, number=self.size(s.number), inside=inside)
+            case Rounds():
+                return replace(s, body=self.body(s.body), until=None if s.until is None else self.expr(s.until))
             case CopyTransposed():
                 strides = self.size(s.target_stride), self.size(s.source_stride)
                 return CopyTransposed(
@@ -724,7 +774,7 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
     for s in body:
         yield s
         match s:
-            case For():
+            case For() | Rounds():
                 yield from statements(s.body)
             case If():
                 yield from statements(s.then)

@@ -18,7 +18,8 @@ from gnomon.compiler.lowering.hatch import hatched
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
-from gnomon.compiler.render import llvm
+from gnomon.compiler.render import cuda_loop, llvm
+from gnomon.compiler.render.cuda_launch import is_cooperative
 from gnomon.compiler.sizes import Dim, product
 from gnomon.compiler.targets import Target
 
@@ -129,13 +130,18 @@ def rendered(piece: Piece, target: Target) -> Code:
     """A kernel with its text."""
     kernel = piece.kernel
     on_gpu = target.kind == "cuda"
-    text = cuda_text.render(kernel, "KERNEL") if on_gpu else llvm.render(kernel, "KERNEL", target)
+    text = _on_gpu(kernel) if on_gpu else llvm.render(kernel, "KERNEL", target)
     digest = hashlib.sha256(f"{text}{target.vector_bytes}".encode()).hexdigest()[:16]
     name = f"{''.join(c if c.isalnum() else '_' for c in kernel.label)[:40]}_{digest}"
     source = Source(name, re.sub(r"(?<=[@ ])KERNEL\(", f"{name}(", text), (name,))
     launched = cuda_text.geometry(kernel) if on_gpu else None
     geometry = (launched.grid, launched.block, launched.shared) if launched else ()
     return Code(piece, source, kernel.sizes, geometry)
+
+
+def _on_gpu(kernel: Kernel) -> str:
+    writer = cuda_loop if is_cooperative(kernel) else cuda_text
+    return writer.render(kernel, "KERNEL")
 
 
 def arithmetic(rows: RowProgram) -> Dim:

@@ -31,6 +31,7 @@ from gnomon.compiler.kernel import (
     Let,
     Load,
     Local,
+    Rounds,
     Stmt,
     Store,
     Value,
@@ -272,7 +273,7 @@ def _bounds(
             case Let():
                 named[s.local.name] = s.value
                 _check_loads([s.value], loops, conditions, sizes, named, kernel)
-            case For():
+            case For() | Rounds():
                 _bounds(s.body, (*loops, s.index), conditions, sizes, named, kernel)
             case If():
                 _check_loads([s.condition], loops, conditions, sizes, named, kernel)

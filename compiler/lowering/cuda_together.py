@@ -165,14 +165,17 @@ def _change(found: Mapping[Index, Dim]) -> Callable[[Any], Dim | None]:
 # ---- several kernels as one
 
 
-class _Renamer(Rewriter):
-    """Puts other buffers in the place of some, wherever they stand."""
+class Renamer(Rewriter):
+    """Puts other buffers in the place of some, wherever they stand, and values in the place of what is loaded from
+    others."""
 
-    def __init__(self, buffers: Mapping[Buffer, Buffer]):
+    def __init__(self, buffers: Mapping[Buffer, Buffer], values: Mapping[Buffer, Expr] | None = None):
         super().__init__(self._load)
-        self.buffers = buffers
+        self.buffers, self.values = buffers, values or {}
 
     def _load(self, e: Expr) -> Expr | None:
+        if isinstance(e, Load) and e.buffer in self.values:
+            return self.values[e.buffer]
         if not isinstance(e, Load) or e.buffer not in self.buffers:
             return None
         mask = None if e.mask is None else self.expr(e.mask)
@@ -181,8 +184,8 @@ class _Renamer(Rewriter):
     def statement(self, s: Stmt) -> Stmt:
         new = super().statement(s)
         assert is_dataclass(new), new
-        changed = {f.name: self.buffers[v] for f in fields(new)
-                   if isinstance(v := getattr(new, f.name), Buffer) and v in self.buffers}  # fmt: skip
+        changed: dict[str, Any] = {f.name: self.buffers[v] for f in fields(new)
+                                   if isinstance(v := getattr(new, f.name), Buffer) and v in self.buffers}  # fmt: skip
         return replace(new, **changed) if changed else new
 
 
@@ -220,7 +223,7 @@ def _of_block(p: Part, buffers: Mapping[Buffer, Buffer], number: int, block: Dim
     """What block number `block` of a part does."""
     shared = {s.buffer: Buffer(f"{s.buffer.name}_{number}", s.buffer.dtype, s.buffer.shape, "shared")
               for s in statements(p.kernel.body) if isinstance(s, Alloc) and s.buffer.space == "shared"}  # fmt: skip
-    body = _Renamer({**buffers, **shared}).body(p.kernel.body)
+    body = Renamer({**buffers, **shared}).body(p.kernel.body)
     if p.form == "single":
         return body
     (loop,) = body
@@ -271,7 +274,7 @@ class _Joiner:
         written: dict[int, int] = {}  # memory, and the last bundle that writes it
         read: dict[int, int] = {}
         for step in map(self._inside, steps):
-            reads, writes = self._uses(step)
+            reads, writes = uses(step, self.slots, self.kernels)
             first = 1 + max(
                 (b for k in reads | writes for b in (written.get(k, -1), read.get(k, -1) if k in writes else -1)),
                 default=-1,
@@ -291,37 +294,11 @@ class _Joiner:
                 return replace(step, then=tuple(self.steps(step.then)), orelse=tuple(self.steps(step.orelse)))
         return step
 
-    def _uses(self, step: Step) -> tuple[set[int], set[int]]:
-        """Memory that a step reads, and that it writes."""
-        match step:
-            case Launch() if step.kernel in self.kernels:
-                kernel = self.kernels[step.kernel]
-                writes = step.buffers[: len(kernel.writes)]
-                reads = step.buffers
-            case Copy():
-                reads, writes = (step.source,), (step.target,)
-            case Clear():
-                reads, writes = (), (step.target,)
-            case Library():
-                reads, writes = step.inputs, step.written
-            case _:
-                reads = writes = tuple(touched(step))
-        found = {k for s in (*reads, *writes) for k in memory_of(self.slots, s)}
-        return found, {k for s in writes for k in self._owners(s)}
-
-    def _owners(self, slot: int) -> set[int]:
-        """The memory that is written with a slot: all of what a view may be, but not what tells where it is."""
-        s = self.slots[slot]
-        if s.alias < 0:
-            return {slot}
-        edge = self._owners(s.row.edge) if isinstance(s.row, Row) and s.row.edge >= 0 else set()
-        return self._owners(s.alias) | edge
-
     def _put(self, step: Step, bundles: list[_Bundle], first: int) -> int:
         """Add a step to a bundle from number `first` on, or as a new one; its number."""
         part = self._part(step)
         if part is not None and isinstance(step, Launch):
-            long = _is_long(step)
+            long = is_long(step)
             arguments = len(step.buffers) + len(step.sizes)
             for number in range(first, len(bundles)):
                 b = bundles[number]
@@ -382,6 +359,34 @@ class _Joiner:
         return [made]
 
 
+def uses(step: Step, slots: Sequence[Slot], kernels: Mapping[str, Kernel]) -> tuple[set[int], set[int]]:
+    """Memory that a step reads, what tells where that is among it, and memory that it writes."""
+    match step:
+        case Launch() if step.kernel in kernels:
+            kernel = kernels[step.kernel]
+            writes = step.buffers[: len(kernel.writes)]
+            reads = step.buffers
+        case Copy():
+            reads, writes = (step.source,), (step.target,)
+        case Clear():
+            reads, writes = (), (step.target,)
+        case Library():
+            reads, writes = step.inputs, step.written
+        case _:
+            reads = writes = tuple(touched(step))
+    found = {k for s in (*reads, *writes) for k in memory_of(slots, s)}
+    return found, {k for s in writes for k in owners(slots, s)}
+
+
+def owners(slots: Sequence[Slot], slot: int) -> set[int]:
+    """The memory that is written with a slot: all of what a view may be, but not what tells where it is."""
+    s = slots[slot]
+    if s.alias < 0:
+        return {slot}
+    edge = owners(slots, s.row.edge) if isinstance(s.row, Row) and s.row.edge >= 0 else set()
+    return owners(slots, s.alias) | edge
+
+
 def _fits(b: _Bundle, part: Part, long: bool, arguments: int) -> bool:
     """Whether a launch may join a bundle."""
     if not b.parts or len(b.parts) >= MOST_BODIES or b.arguments + arguments > MOST_ARGUMENTS:
@@ -399,7 +404,8 @@ def _typical(d: Dim) -> int:
     return d if isinstance(d, int) else evaluate(d, dict.fromkeys(symbols(d), TYPICAL))
 
 
-def _is_long(launch: Launch) -> bool:
+def is_long(launch: Launch) -> bool:
+    """Whether a launch keeps the device busy for much longer than starting it takes."""
     return _typical(launch.bytes) > BRIEF_BYTES or _typical(launch.flops) > BRIEF_FLOPS
 
 

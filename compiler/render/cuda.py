@@ -99,7 +99,7 @@ def render(kernel: Kernel, name: str) -> str:
 
     Raises CompileError for what a CUDA kernel cannot do: a local array of symbolic size, a barrier in divergent code.
     """
-    return _Writer(kernel, name).text()
+    return Writer(kernel, name).text()
 
 
 KEYWORDS = frozenset(
@@ -111,7 +111,7 @@ KEYWORDS = frozenset(
 )
 
 
-class _Writer:
+class Writer:
     """Renders one kernel. `names` gives buffers, indices, sizes and locals in scope their C names."""
 
     def __init__(self, kernel: Kernel, name: str):
@@ -138,20 +138,21 @@ class _Writer:
         ]
 
     def text(self) -> str:
-        arguments = []
-        for b in self.kernel.buffers:
-            const = "" if b in self.kernel.writes else "const "
-            arguments.append(f"{const}{_ctype(b.dtype)} *__restrict__ {self._named(b, b.name)}")
+        arguments = [self._argument(b) for b in self.kernel.buffers]
         arguments += [f"long long {self._named(Symbol(s), s)}" for s in self.kernel.sizes]
         if self.dynamic:
             self._line("extern __shared__ __align__(16) unsigned char gn_shared[];")
         for b, offset in self.dynamic.items():
             place = "gn_shared" if offset == 0 else f"(gn_shared + {self._size(offset)})"
-            self._line(f"{_ctype(b.dtype)} *const {self._named(b, b.name)} = ({_ctype(b.dtype)} *){place};")
+            self._line(f"{ctype(b.dtype)} *const {self._named(b, b.name)} = ({ctype(b.dtype)} *){place};")
         self._body(self.kernel.body)
         bounds = f"__launch_bounds__({product(self.geometry.block)})"
         head = f'extern "C" __global__ void {bounds} {self.name}({", ".join(arguments)}) {{'
         return "\n".join([f"// {' '.join(self.kernel.label.split())}", head, *self.lines, "}", ""])
+
+    def _argument(self, b: Buffer) -> str:
+        const = "" if b in self.kernel.writes else "const "
+        return f"{const}{ctype(b.dtype)} *__restrict__ {self._named(b, b.name)}"
 
     # -- lines, scopes, names
 
@@ -199,17 +200,16 @@ class _Writer:
                 (value,) = self._evaluate(s.value)
                 if self._varies(s.value):
                     self.varying.add(s.local)
-                self._line(f"const {_ctype(s.local.dtype)} {self._named(s.local, s.local.name)} = {_bare(value)};")
+                self._line(f"const {ctype(s.local.dtype)} {self._named(s.local, s.local.name)} = {bare(value)};")
             case Alloc():
                 self._alloc(s.buffer)
             case Barrier():
-                if self.divergent:
-                    raise CompileError(f"{self.kernel.label}: a barrier where not all threads of a block come by.")
+                self._converged("a barrier")
                 self._line("__syncthreads();")
             case If():
                 (condition,) = self._evaluate(s.condition)
                 varies = self._varies(s.condition)
-                with self._scope(f"if ({_bare(condition)})"):
+                with self._scope(f"if ({bare(condition)})"):
                     self.divergent |= varies
                     self._body(s.then)
                 if s.orelse:
@@ -225,12 +225,17 @@ class _Writer:
             case MultiplyFragments():
                 sizes = (IndexValue("int64", d) for d in (s.t, s.x, s.w))
                 places = zip((s.total, s.left, s.right), self._evaluate(*sizes), strict=True)
-                self._line(multiply_fragments(s, *(f"&{self._element(b, _bare(at))}" for b, at in places)))
+                self._line(multiply_fragments(s, *(f"&{self._element(b, bare(at))}" for b, at in places)))
             case Prefetch():
                 pass  # other threads run while one waits for memory
             case _:
                 raise AssertionError(f"{type(s).__name__} has no CUDA text: {s!r}")
         self.lanes = {}
+
+    def _converged(self, what: str) -> None:
+        """Raises CompileError where threads of one block may differ in coming by."""
+        if self.divergent:
+            raise CompileError(f"{self.kernel.label}: {what} where not all threads of a block come by.")
 
     def _alloc(self, b: Buffer) -> None:
         if b in self.dynamic:
@@ -240,7 +245,7 @@ class _Writer:
             raise CompileError(f"{self.kernel.label}: a thread cannot hold {b!r}, whose size is not static.")
         space = "__shared__ __align__(16) " if b in self.vectors else "__shared__ " if b.space == "shared" else ""
         size = "" if _is_scalar(b) else f"[{max(1, extent)}]"
-        self._line(f"{space}{_ctype(b.dtype)} {self._named(b, b.name)}{size};")
+        self._line(f"{space}{ctype(b.dtype)} {self._named(b, b.name)}{size};")
 
     def _store(self, s: Store) -> None:
         with self._once(s.buffer):
@@ -258,12 +263,12 @@ class _Writer:
 
     def _assign(self, s: Store) -> None:
         value, place = self._evaluate(s.value, IndexValue("int64", s.buffer.offset(s.index)))
-        self._line(f"{self._element(s.buffer, _bare(place))} = {_bare(value)};")
+        self._line(f"{self._element(s.buffer, bare(place))} = {bare(value)};")
 
     def _copy_vector(self, s: CopyVector) -> None:
         with self._once(s.target):
             t, at = self._evaluate(IndexValue("int64", s.t), IndexValue("int64", s.s))
-            places = f"&{self._element(s.target, _bare(t))}", f"&{self._element(s.source, _bare(at))}"
+            places = f"&{self._element(s.target, bare(t))}", f"&{self._element(s.source, bare(at))}"
             self._line(copy_vector(s, *places))
 
     def _copy_transposed(self, s: CopyTransposed) -> None:
@@ -311,7 +316,7 @@ class _Writer:
         (extent,) = self._evaluate(IndexValue("int64", index.extent))
         i = self._free(index.name)
         more = f"{i} += {step}" if step else f"++{i}"
-        with self._scope(f"for (long long {i} = {first}; {i} < {_bare(extent)}; {more})"):
+        with self._scope(f"for (long long {i} = {first}; {i} < {bare(extent)}; {more})"):
             self.names[index] = i
             yield i
         self.taken.discard(i)
@@ -369,10 +374,10 @@ class _Writer:
             match s:
                 case Let():
                     name = self._free(s.local.name)
-                    self._line(f"{_ctype(s.local.dtype)} {name}[{lane.extent}];")
+                    self._line(f"{ctype(s.local.dtype)} {name}[{lane.extent}];")
                     with self._each(lane, mask):
                         (value,) = self._evaluate(s.value)
-                        self._line(f"{name}[{self.names[lane]}] = {_bare(value)};")
+                        self._line(f"{name}[{self.names[lane]}] = {bare(value)};")
                     self.names[s.local] = f"{name}[{self.names[lane]}]"
                 case If():
                     for side, then in (("", s.then), ("!", s.orelse)):
@@ -412,7 +417,7 @@ class _Writer:
     def _lane_reduction(self, e: Lanes, mask: str = "") -> None:
         total = self._free(e.kind)
         start = _literal(Const(e.dtype, IDENTITY[e.kind](dtypes.named(e.dtype))))
-        self._line(f"{_ctype(e.dtype)} {total} = {start};")
+        self._line(f"{ctype(e.dtype)} {total} = {start};")
         if e.index not in self.names:
             self._named(e.index, e.index.name)
         with self._each(e.index, mask):
@@ -432,7 +437,7 @@ class _Writer:
             if shared or (len(text) > WIDE and e not in roots):
                 self.numbered += 1
                 name = self._free(f"v{self.numbered}")
-                self._line(f"const {_ctype(e.dtype)} {name} = {_bare(text)};")
+                self._line(f"const {ctype(e.dtype)} {name} = {bare(text)};")
                 text = name
             texts[e] = text
         return [texts[r] for r in roots]
@@ -489,7 +494,7 @@ class _Writer:
             case Cast():
                 return _cast(e.dtype, e.x.dtype, texts[e.x])
             case Bitcast():
-                return f"gn_bits<{_ctype(e.dtype)}>({_bare(texts[e.x])})"
+                return f"gn_bits<{ctype(e.dtype)}>({bare(texts[e.x])})"
             case Apply() if e in self.expanded:
                 return texts[self.expanded[e]]
             case Apply():
@@ -497,12 +502,12 @@ class _Writer:
                 assert template is not None
                 arguments = [f"(float){texts[a]}" if _is_half(a.dtype) else texts[a] for a in e.args]
                 if re.fullmatch(r"\w+\((, |\{\d\})*\)", template):
-                    arguments = [_bare(a) for a in arguments]
+                    arguments = [bare(a) for a in arguments]
                 text = _wrapped(template.format(*arguments))
                 row = dtypes.named(e.dtype)
                 if _is_half(row.name):
                     return f"{row.cuda}((float){text})"
-                return f"({_ctype(e.dtype)}){text}" if row.kind in "iu" and row.bits < 32 else text
+                return f"({ctype(e.dtype)}){text}" if row.kind in "iu" and row.bits < 32 else text
         raise AssertionError(f"{type(e).__name__} has no CUDA text: {e!r}")
 
     def _size(self, size: Dim, texts: dict[Expr, str] | None = None) -> str:
@@ -571,7 +576,7 @@ def _is_half(dtype: str) -> bool:
     return dtypes.named(dtype).compute != dtype
 
 
-def _ctype(dtype: str) -> str:
+def ctype(dtype: str) -> str:
     return dtypes.named(dtype).cuda
 
 
@@ -590,7 +595,7 @@ def _cast(to: str, of: str, text: str) -> str:
         return f"{new.cuda}({'' if of == 'float64' else '(float)'}{text})"
     if old.kind == "f" and new.kind in "iu":
         ends = (_literal(Const(to, end(new))) for end in (lowest, highest))
-        return f"gn_integer<{new.cuda}>({_bare(text)}, {', '.join(ends)})"
+        return f"gn_integer<{new.cuda}>({bare(text)}, {', '.join(ends)})"
     return f"({new.cuda}){text}"
 
 
@@ -629,7 +634,7 @@ def _bracketed(text: str) -> bool:
     return False
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Without the brackets around the whole."""
     return text[1:-1] if text.startswith("(") and _bracketed(text) else text
 

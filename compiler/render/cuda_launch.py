@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gnomon.compiler import dtypes
@@ -18,13 +18,15 @@ from gnomon.compiler.kernel import (
     Kernel,
     Let,
     MultiplyFragments,
+    Rounds,
     Stmt,
     Store,
     Value,
+    View,
     expressions,
     statements,
 )
-from gnomon.compiler.sizes import Dim, atoms, ceildiv, evaluate, maximum, product
+from gnomon.compiler.sizes import Dim, Symbol, atoms, ceildiv, evaluate, maximum, product
 
 THREADS = 256
 """Threads of a block where the kernel does not say: enough to hide latency, few enough for any register count."""
@@ -59,6 +61,12 @@ def operands(s: Stmt) -> Iterator[Expr]:
             yield s.condition
         case For():
             sizes = (s.index.extent,)
+        case Rounds():
+            yield from () if s.until is None else (s.until,)
+            sizes = (s.index.extent,)
+        case View():
+            yield from () if s.inside is None else (s.inside,)
+            sizes = (s.number,)
         case CopyTransposed():
             sizes = (s.t, s.target_stride, s.s, s.source_stride)
         case CopyVector():
@@ -100,7 +108,12 @@ def geometry(kernel: Kernel) -> Geometry:
             wanted = extent if isinstance(extent, int) and extent <= MOST_THREADS else THREADS
             block[loop.axis] = max(block[loop.axis], wanted)
     parallel = kernel.parallel
-    if parallel is not None:
+    if is_cooperative(kernel):
+        block["x"] = max(block["x"], WARP)
+        if any(loop.kind == "parallel" for loop in loops):
+            block["x"] = max(block["x"], THREADS)
+        grid["x"] = _most_blocks(loops, block["x"])
+    elif parallel is not None:
         if any(loop.kind in ("block", "thread") for loop in loops):
             raise CompileError(f"{kernel.label}: a parallel loop is blocks of threads: no other may be there.")
         extent = parallel.index.extent
@@ -113,15 +126,31 @@ def geometry(kernel: Kernel) -> Geometry:
     return Geometry((grid["x"], grid["y"], grid["z"]), (block["x"], block["y"], block["z"]), shared)
 
 
+def is_cooperative(kernel: Kernel) -> bool:
+    """Whether all blocks of the kernel have to run at once. It then takes any number of blocks along x."""
+    return any(isinstance(s, Rounds) for s in statements(kernel.body))
+
+
+def _most_blocks(loops: Sequence[For], threads: int) -> Dim:
+    """How many blocks of so many threads find something to do."""
+    most: Dim = 1
+    for loop in loops:
+        if loop.kind in ("block", "parallel") and all(isinstance(a, Symbol) for a in atoms(loop.index.extent)):
+            blocks = loop.index.extent if loop.kind == "block" else ceildiv(loop.index.extent, threads)
+            most = maximum(most, blocks)
+    return most
+
+
 def pooled(kernel: Kernel) -> tuple[dict[Buffer, Dim], Dim]:
     """Shared buffers that are not declared one by one, and where they lie in the bytes that a launch asks for; how many
     these are.
 
     They are those that cannot be declared with a static extent; and all of a kernel of which some belong to one side of
-    a condition, for both sides can have the same bytes.
+    a condition, for both sides can have the same bytes. So can loops over blocks that follow each other.
     """
     places: dict[Buffer, Dim] = {}
-    if any(_has_shared((*s.then, *s.orelse)) for s in statements(kernel.body) if isinstance(s, If)):
+    sides = [(*s.then, *s.orelse) for s in statements(kernel.body) if isinstance(s, If)]
+    if is_cooperative(kernel) or any(map(_has_shared, sides)):
         return places, _placed(kernel.body, 0, places)
     static = 0
     total: Dim = 0
@@ -138,16 +167,19 @@ def pooled(kernel: Kernel) -> tuple[dict[Buffer, Dim], Dim]:
 
 def _placed(body: tuple[Stmt, ...], first: Dim, places: dict[Buffer, Dim]) -> Dim:
     """Lay the shared buffers of `body` out from byte `first` on; the first byte after them."""
+    last = first
     for s in body:
         match s:
             case Alloc() if s.buffer.space == "shared":
                 places[s.buffer] = first
                 first = first + ceildiv(_bytes(s.buffer), ALIGNED) * ALIGNED
-            case For():
+            case For() if s.kind == "block":
+                last = maximum(last, _placed(s.body, first, places))
+            case For() | Rounds():
                 first = _placed(s.body, first, places)
             case If():
                 first = maximum(_placed(s.then, first, places), _placed(s.orelse, first, places))
-    return first
+    return maximum(first, last)
 
 
 def _has_shared(body: tuple[Stmt, ...]) -> bool:

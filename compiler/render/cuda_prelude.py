@@ -17,6 +17,25 @@ template <class T, class F> gn_device T gn_bits(F x) {
   T r; memcpy(&r, &x, sizeof r); return r;
 }
 
+// All blocks of the launch wait for each other; `come` counts blocks, and how often all were there.
+#ifdef GN_HOST
+#define gn_grid_barrier(come) gn_barrier_of_all(come, __LINE__)
+#else
+gn_device void gn_grid_barrier(unsigned int *come) {
+  __syncthreads();
+  if (gridDim.x == 1) return;
+  if (threadIdx.x == 0) {
+    volatile unsigned int *count = come, *times = come + 1;
+    unsigned int before = *times;
+    __threadfence();
+    if (atomicAdd(come, 1u) == gridDim.x - 1) { *count = 0; __threadfence(); *times = before + 1; }
+    else while (*times == before) {}
+    __threadfence();
+  }
+  __syncthreads();
+}
+#endif
+
 #ifdef GN_HOST
 static unsigned short gn_half_bits(double x) {
   unsigned short sign = signbit(x) ? 0x8000 : 0;

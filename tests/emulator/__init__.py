@@ -32,6 +32,10 @@ PAGE = mmap.PAGESIZE
 POISON = 0xFF
 _SHARED = re.compile(r"(?<!extern )__shared__ (?:__align__\(16\) )?([\w ]+?) (\w+)\[(\d+)\];")
 _SHARED_BYTES = re.compile(r"extern __shared__ __align__\(16\) unsigned char (\w+)\[\];")
+_MEETING = re.compile("__sync|__shfl|gn_grid_barrier|gn_multiply")
+_NAME = re.compile(r"\) (\w+)\(")
+RESIDENT = 4
+"""Blocks of a cooperative launch."""
 _ENTRY = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(')
 
 
@@ -93,7 +97,8 @@ class Module:
         self.text = text
         self._launch = scheduler.gn_launch
         self._message = scheduler.gn_message
-        self._barriers = "__syncthreads" in text
+        texts = text.split('extern "C" __global__')[1:]
+        self._meeting = {_NAME.search(t)[1] for t in texts if _MEETING.search(t)}  # type: ignore[index]
         host = f'#include "device.h"\n#line 1 "kernels.cu"\n{_host(text)}\n'
         self._library = ctypes.CDLL(str(_build(host, "kernels", ["-O1", "-nostdinc++"])))
 
@@ -105,8 +110,10 @@ class Module:
         arguments: Sequence[np.ndarray | np.generic],
         shared: int = 0,
         order: int = 0,
+        cooperative: bool = False,
     ) -> None:
-        """Run one kernel. Arrays are passed by address (a guarded copy, copied back), NumPy scalars by value.
+        """Run one kernel; `cooperative`: its blocks, at most RESIDENT, all at once. Arrays are passed by address (a
+        guarded copy, copied back), NumPy scalars by value.
 
         Raises EmulatorError where the kernel does what it must not.
         """
@@ -114,7 +121,11 @@ class Module:
             return  # as the runtime does: nothing to launch
         assert 0 < np.prod(block) <= 1024, block
         assert len(grid) == len(block) == 3, (grid, block)
-        guards = [_Guard(a) if isinstance(a, np.ndarray) else None for a in arguments]
+        known: dict[tuple, _Guard] = {}  # what is passed twice is one array
+        guards = [
+            known.setdefault((a.ctypes.data, a.nbytes), _Guard(a)) if isinstance(a, np.ndarray) else None
+            for a in arguments
+        ]
         values = [
             np.array(a if g is None else g.address, a.dtype if g is None else np.uint64)
             for a, g in zip(arguments, guards, strict=True)
@@ -122,7 +133,8 @@ class Module:
         pointers = (ctypes.c_void_p * max(1, len(values)))(*(v.ctypes.data for v in values))
         entry = ctypes.cast(getattr(self._library, f"gn_entry_{name}"), ctypes.c_void_p)
         sizes = [(ctypes.c_uint * 3)(*t) for t in (grid, block)]
-        rc = self._launch(entry, pointers, *sizes, ctypes.c_size_t(shared), order, int(self._barriers))
+        options = ctypes.c_size_t(shared), order, int(name in self._meeting), int(cooperative)
+        rc = self._launch(entry, pointers, *sizes, *options)
         if rc:
             raise EmulatorError(f"{name}: {self._message().decode()}")
         for i, (array, guard) in enumerate(zip(arguments, guards, strict=True)):

@@ -18,6 +18,10 @@ struct gn_thread { gn_index thread, block, block_size, grid_size; };
 extern "C" {
 extern gn_thread *gn_current;
 void gn_barrier(unsigned line);
+void gn_barrier_of_all(unsigned *come, unsigned line);  // of a cooperative launch
+void gn_warp_barrier(unsigned line);
+unsigned gn_warp(void);  // number of the warp among those of all blocks that run at once
+unsigned long long gn_exchange(unsigned long long bits, unsigned lane, unsigned line);  // with thread number ^ lane
 void *gn_shared_array(unsigned number, size_t bytes);  // array `number` of the running block, poisoned when made
 void *gn_shared_bytes(void);                           // what the launch asked for
 }
@@ -26,7 +30,14 @@ void *gn_shared_bytes(void);                           // what the launch asked 
 #define blockDim (gn_current->block_size)
 #define gridDim (gn_current->grid_size)
 #define __syncthreads() gn_barrier(__LINE__)
+#define __syncwarp() gn_warp_barrier(__LINE__)
+#define __shfl_xor_sync(mask, x, lane) gn_shuffle(x, lane, __LINE__)  // all threads of a warp, always
 
+template <class T> static inline T gn_shuffle(T x, unsigned lane, unsigned line) {
+  unsigned long long bits = 0;
+  memcpy(&bits, &x, sizeof x), bits = gn_exchange(bits, lane, line), memcpy(&x, &bits, sizeof x);
+  return x;
+}
 static inline float __int_as_float(int i) { float x; memcpy(&x, &i, 4); return x; }
 static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }
 static inline unsigned __float_as_uint(float x) { unsigned i; memcpy(&i, &x, 4); return i; }
@@ -65,9 +76,9 @@ static inline float gn_part_float16(unsigned u, int k) { return gn_of_float16(u 
 static unsigned gn_shown[128][32][6];  // by warp, thread and register
 #define GN_MULTIPLY(kind, parts)                                                                      \
   static inline void gn_multiply_##kind(float *d, const unsigned *a, const unsigned *b) {             \
-    unsigned (*shown)[6] = gn_shown[threadIdx.x / 32], lane = threadIdx.x % 32, g = lane / 4, q = lane % 4; \
+    unsigned (*shown)[6] = gn_shown[gn_warp()], lane = threadIdx.x % 32, g = lane / 4, q = lane % 4; \
     memcpy(shown[lane], a, 16), memcpy(shown[lane] + 4, b, 8);                                        \
-    gn_barrier(__LINE__);                                                                                     \
+    __syncwarp();                                                                                     \
     for (unsigned r = 0; r < 4; r++) {                                                                \
       double sum = 0;                                                                                 \
       for (unsigned k = 0; k < 8; k++) {                                                              \
@@ -76,7 +87,7 @@ static unsigned gn_shown[128][32][6];  // by warp, thread and register
       }                                                                                               \
       d[r] += (float)sum;                                                                             \
     }                                                                                                 \
-    gn_barrier(__LINE__);                                                                                     \
+    __syncwarp();                                                                                     \
   }
 GN_MULTIPLY(tfloat32, 1)
 GN_MULTIPLY(bfloat16, 2)

@@ -15,7 +15,7 @@ from gnomon.compiler.errors import OutOfMemoryError
 from gnomon.runtime.buffer import ALIGNMENT, address_of
 from gnomon.runtime.gpu import Span
 
-from . import EmulatorError, Module
+from . import RESIDENT, EmulatorError, Module
 
 Action = Callable[[], None]
 
@@ -113,7 +113,8 @@ class Emulator:
         def action() -> None:
             self.launches += 1
             given = [self.at(a.address, a.bytes) if isinstance(a, Span) else a for a in arguments]
-            module.launch(kernel, grid, block, given, shared, self.order)
+            resident = (min(grid[0], RESIDENT), *grid[1:]) if cooperative else grid
+            module.launch(kernel, resident, block, given, shared, self.order, cooperative)
 
         self._do(action)
 

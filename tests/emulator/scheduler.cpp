@@ -58,22 +58,32 @@ struct Context {
 #endif
 
 namespace {
-enum State { READY, WAITING, ENDED };
-struct Fiber { gn_thread where; Context context; State state; unsigned line; };
+enum State { READY, WAITING, MEETING, EVERYWHERE, ENDED };  // waiting for the block, meeting the warp, or all blocks
+struct Fiber {
+  gn_thread where; Context context; State state; unsigned line;
+  unsigned long long given[2]; unsigned turn;  // to shuffles, which nobody runs ahead of by more than one
+};
 struct Array { char *data; size_t bytes; };
 
+const unsigned WARP = 32;
 const size_t STACK = 64 << 10, LIMIT = 227 << 10, RED = 64;
 const unsigned ARRAYS = 64;
 const unsigned char POISON = 0xff, CANARY = 0xa5;  // bytes of 0xff are a NaN in every float
 
-std::vector<Fiber> fibers;
+const unsigned RESIDENT = 4;  // blocks that can run at once
+struct Block {
+  char arena[LIMIT + (ARRAYS + 1) * (RED + 16)] __attribute__((aligned(256)));
+  size_t used, asked;
+  Array arrays[ARRAYS], dynamic;
+};
+Block blocks_at_once[RESIDENT];
+std::vector<Fiber> fibers;  // those of each block begin at a multiple of a warp
 Context scheduler;
 Fiber *running;
 bool with_fibers;
-char *stacks, arena[LIMIT + (ARRAYS + 1) * (RED + 16)] __attribute__((aligned(256)));
-size_t used, asked;
-Array arrays[ARRAYS], dynamic;
-unsigned arrived;
+char *stacks;
+Block *here;  // the block of the running thread
+unsigned threads_of_block, fibers_of_block, resident;
 void (*entry)(void **);
 void **arguments;
 char message[400];
@@ -100,12 +110,12 @@ void body() {
   __builtin_trap();
 }
 Array reserve(size_t bytes) {
-  asked += bytes;
-  if (asked > LIMIT) fail("more than 227 KiB of shared memory");
-  Array a = {arena + used, bytes};
+  here->asked += bytes;
+  if (here->asked > LIMIT) fail("more than 227 KiB of shared memory");
+  Array a = {here->arena + here->used, bytes};
   memset(a.data, POISON, bytes);
   memset(a.data + bytes, CANARY, RED);
-  used = (used + bytes + RED + 15) & ~(size_t)15;
+  here->used = (here->used + bytes + RED + 15) & ~(size_t)15;
   return a;
 }
 void check(const Array &a, const char *what) {
@@ -126,36 +136,97 @@ void arrange(std::vector<unsigned> &v, unsigned order) {
 }
 gn_index split(unsigned i, const unsigned *n) { return {i % n[0], i / n[0] % n[1], i / n[0] / n[1]}; }
 
+// Let warps go on whose threads have all met at one line; whether there were any.
+bool release_warps() {
+  bool released = false;
+  char what[120];
+  for (unsigned first = 0; first < resident * fibers_of_block; first += WARP) {
+    unsigned end = first / fibers_of_block * fibers_of_block + threads_of_block;
+    unsigned last = first + WARP < end ? first + WARP : end, meeting = 0, line = 0;
+    for (unsigned i = first; i < last; i++)
+      if (fibers[i].state == MEETING) {
+        if (line && fibers[i].line != line) {
+          snprintf(what, sizeof what, "divergent warp: threads meet at lines %u and %u", line, fibers[i].line);
+          fail(what);
+        }
+        meeting++, line = fibers[i].line;
+      }
+    if (!meeting) continue;
+    if (meeting != last - first) {
+      snprintf(what, sizeof what, "divergent warp: %u of %u threads come to line %u", meeting, last - first, line);
+      fail(what);
+    }
+    for (unsigned i = first; i < last; i++) fibers[i].state = READY;
+    released = true;
+  }
+  return released;
+}
+// Let blocks go on whose threads all wait at one line; whether there were any. A thread that is elsewhere cannot come.
+bool release_blocks() {
+  bool released = false;
+  char what[120];
+  for (unsigned block = 0; block < resident; block++) {
+    Fiber *first = &fibers[block * fibers_of_block];
+    unsigned arrived = 0, line = 0;
+    for (unsigned i = 0; i < threads_of_block; i++)
+      if (first[i].state == WAITING) {
+        if (line && first[i].line != line) {
+          snprintf(what, sizeof what, "divergent barrier: threads of one block wait at lines %u and %u", line, first[i].line);
+          fail(what);
+        }
+        arrived++, line = first[i].line;
+      }
+    if (!arrived) continue;
+    if (arrived != threads_of_block) {
+      snprintf(what, sizeof what, "deadlock: %u of %u threads wait at the barrier of line %u", arrived, threads_of_block, line);
+      fail(what);
+    }
+    for (unsigned i = 0; i < threads_of_block; i++) first[i].state = READY;
+    released = true;
+  }
+  return released;
+}
+// All threads that are left wait for all blocks: let them go on if nobody has ended and all are at one line.
+void release_all(const std::vector<unsigned> &turns) {
+  unsigned line = 0, arrived = 0;
+  char what[120];
+  for (unsigned i : turns)
+    if (fibers[i].state == EVERYWHERE) {
+      if (line && fibers[i].line != line) {
+        snprintf(what, sizeof what, "divergent barrier: blocks wait for all at lines %u and %u", line, fibers[i].line);
+        fail(what);
+      }
+      arrived++, line = fibers[i].line;
+    }
+  if (arrived != turns.size()) {
+    snprintf(what, sizeof what, "deadlock: %u of %zu threads wait for all blocks at line %u", arrived, turns.size(), line);
+    fail(what);
+  }
+  for (unsigned i : turns) fibers[i].state = READY;
+}
 void run_fibers(const std::vector<unsigned> &turns) {
   unsigned left = turns.size();
   while (left) {
     for (unsigned i : turns) {
       Fiber &f = fibers[i];
       if (f.state != READY) continue;
-      running = &f, gn_current = &f.where;
+      running = &f, gn_current = &f.where, here = &blocks_at_once[i / fibers_of_block];
       f.context.enter(scheduler);
       left -= f.state == ENDED;
     }
     gn_current = nullptr;
-    if (!left) break;
-    // Nobody can go on: all that are left wait. It is a barrier only if nobody has ended and all are at one line.
-    unsigned line = 0;
-    char what[120];
-    for (unsigned i : turns)
-      if (fibers[i].state == WAITING) {
-        if (line && fibers[i].line != line) {
-          snprintf(what, sizeof what, "divergent barrier: threads of one block wait at lines %u and %u", line, fibers[i].line);
-          fail(what);
-        }
-        line = fibers[i].line;
-      }
-    if (arrived != turns.size()) {
-      snprintf(what, sizeof what, "deadlock: %u of %zu threads wait at the barrier of line %u", arrived, turns.size(), line);
-      fail(what);
-    }
-    arrived = 0;
-    for (unsigned i : turns) fibers[i].state = READY;
+    if (left && !release_warps() && !release_blocks()) release_all(turns);
   }
+}
+void begin_block(unsigned number, size_t shared) {
+  here = &blocks_at_once[number];
+  here->used = here->asked = 0;
+  memset(here->arrays, 0, sizeof here->arrays);
+  here->dynamic = shared ? reserve(shared) : Array{nullptr, 0};
+}
+void end_block(unsigned number) {
+  check(blocks_at_once[number].dynamic, "a write past the end of dynamic shared memory");
+  for (Array &a : blocks_at_once[number].arrays) check(a, "a write past the end of a shared array");
 }
 }  // namespace
 
@@ -165,28 +236,50 @@ const char *gn_message() { return message; }
 
 void gn_barrier(unsigned line) {
   if (!with_fibers) fail("a barrier in a module that was loaded as having none");
-  arrived++;
   running->line = line, running->state = WAITING;
   scheduler.enter(running->context);
 }
+void gn_barrier_of_all(unsigned *come, unsigned line) {
+  if (!with_fibers) fail("blocks wait for each other in a launch that was not asked to be cooperative");
+  (void)*(volatile unsigned *)come;  // what a GPU counts with must be there
+  running->line = line, running->state = EVERYWHERE;
+  scheduler.enter(running->context);
+}
+unsigned gn_warp(void) { return (unsigned)(running - &fibers[0]) / WARP; }
+void gn_warp_barrier(unsigned line) {
+  if (!with_fibers) fail("threads of a warp meet in a module that was loaded as having no barriers");
+  running->line = line, running->state = MEETING;
+  scheduler.enter(running->context);
+}
+unsigned long long gn_exchange(unsigned long long bits, unsigned lane, unsigned line) {
+  Fiber *me = running;
+  unsigned turn = me->turn++ & 1, other = (unsigned)(me - &fibers[0]) ^ lane;
+  me->given[turn] = bits;
+  gn_warp_barrier(line);
+  if (other % fibers_of_block >= threads_of_block) fail("a shuffle with a thread that there is not");
+  return fibers[other].given[turn];
+}
 void *gn_shared_array(unsigned number, size_t bytes) {
   if (number >= ARRAYS) fail("more than 64 shared arrays in one kernel");
-  if (!arrays[number].data) arrays[number] = reserve(bytes);
-  return arrays[number].data;
+  if (!here->arrays[number].data) here->arrays[number] = reserve(bytes);
+  return here->arrays[number].data;
 }
-void *gn_shared_bytes() { return dynamic.data; }
+void *gn_shared_bytes() { return here->dynamic.data; }
 
 // Returns 0, or -1 and gn_message().
 int gn_launch(void (*kernel)(void **), void **args, const unsigned *grid, const unsigned *block, size_t shared,
-              unsigned order, int barriers) {
+              unsigned order, int barriers, int cooperative) {
   unsigned threads = block[0] * block[1] * block[2], blocks = grid[0] * grid[1] * grid[2];
-  entry = kernel, arguments = args, with_fibers = barriers, gn_current = nullptr;
-  std::vector<unsigned> turns(threads), block_turns(blocks);
+  entry = kernel, arguments = args, with_fibers = barriers, gn_current = nullptr, threads_of_block = threads;
+  fibers_of_block = (threads + WARP - 1) / WARP * WARP, resident = cooperative ? blocks : 1;
+  if (resident > RESIDENT) return snprintf(message, sizeof message, "%u blocks do not fit at once", blocks), -1;
+  std::vector<unsigned> turns(threads * resident), block_turns(blocks);
   arrange(turns, order), arrange(block_turns, order);
+  for (unsigned &i : turns) i = i / threads * fibers_of_block + i % threads;
   if (!stacks) {
-    void *p = mmap(nullptr, STACK * 1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(nullptr, STACK * RESIDENT * 1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return snprintf(message, sizeof message, "no memory for stacks"), -1;
-    stacks = (char *)p, fibers.resize(1024);
+    stacks = (char *)p, fibers.resize(RESIDENT * 1024);
   }
   static char alternate[64 << 10];
   stack_t ours = {alternate, 0, sizeof alternate}, theirs;
@@ -197,24 +290,22 @@ int gn_launch(void (*kernel)(void **), void **args, const unsigned *grid, const 
   sigaction(SIGFPE, &action, &fpe);
   int failed = sigsetjmp(escape, 1);
   if (!failed) {
-    for (unsigned b : block_turns) {
-      used = asked = arrived = 0;
-      memset(arrays, 0, sizeof arrays);
-      dynamic = shared ? reserve(shared) : Array{nullptr, 0};
-      gn_thread where = {{0, 0, 0}, split(b, grid), {block[0], block[1], block[2]}, {grid[0], grid[1], grid[2]}};
-      if (with_fibers) {
+    for (unsigned turn = 0; turn < blocks; turn += resident) {
+      for (unsigned k = 0; k < resident; k++) {
+        begin_block(k, shared);
+        gn_index place = split(cooperative ? k : block_turns[turn], grid);
+        gn_thread where = {{0, 0, 0}, place, {block[0], block[1], block[2]}, {grid[0], grid[1], grid[2]}};
         for (unsigned i = 0; i < threads; i++) {
-          Fiber &f = fibers[i];
-          f.where = where, f.where.thread = split(i, block), f.state = READY;
-          f.context.prepare(stacks + i * STACK, STACK, body);
+          Fiber &f = fibers[k * fibers_of_block + i];
+          f.where = where, f.where.thread = split(i, block), f.state = READY, f.turn = 0;
+          if (with_fibers) f.context.prepare(stacks + (k * fibers_of_block + i) * STACK, STACK, body);
         }
-        run_fibers(turns);
-      } else {
-        for (unsigned i : turns) where.thread = split(i, block), gn_current = &where, kernel(args);
-        gn_current = nullptr;
       }
-      check(dynamic, "a write past the end of dynamic shared memory");
-      for (Array &a : arrays) check(a, "a write past the end of a shared array");
+      if (with_fibers) run_fibers(turns);
+      else
+        for (unsigned i : turns) gn_current = &fibers[i].where, kernel(args);
+      gn_current = nullptr;
+      for (unsigned k = 0; k < resident; k++) end_block(k);
     }
   }
   gn_current = nullptr;

@@ -1,0 +1,488 @@
+"""Loops of a program as single launches: a kernel whose blocks all run at once goes through the rounds by itself.
+
+    persistent(steps, slots, kernels, render, barrier)      the steps of a program, its loops launches
+
+What the host did between launches, blocks do among themselves. Each kernel of a round is run by all blocks, which share
+its iterations; where one reads what another wrote, the threads of all blocks meet first. Views of rows are addresses
+that are worked out in each round, and the loop's counter, its early end and the conditions in it are looked at on the
+device. So a loop costs one launch, and nothing in it waits for the host.
+
+A loop stays one of the host if a round calls a library or has a kernel that keeps the device busy by itself: what a
+launch costs is little there, and a kernel alone gets more registers than it would among others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from gnomon.compiler.kernel import (
+    Alloc,
+    Barrier,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    IndexValue,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Rounds,
+    Stmt,
+    Store,
+    Value,
+    View,
+    statements,
+)
+from gnomon.compiler.lowering.cuda_parts import call, named_index
+from gnomon.compiler.lowering.cuda_together import (
+    MOST_ARGUMENTS,
+    Part,
+    Renamer,
+    Render,
+    is_long,
+    owners,
+    part_of,
+    uses,
+)
+from gnomon.compiler.program import (
+    Branch,
+    Clear,
+    Copy,
+    Launch,
+    Library,
+    Prepare,
+    Repeat,
+    Slot,
+    Step,
+    all_steps,
+    memory_of,
+    own,
+)
+from gnomon.compiler.sizes import Dim, Index, Size, maximum, modulo, product, symbol
+
+MOST_BODIES = 64
+"""Kernels in one loop: what they are compiled to is read again in each round."""
+WITHOUT_END = 1 << 62
+"""Rounds of a loop that only its own condition ends."""
+
+
+def persistent(
+    steps: Sequence[Step],
+    slots: list[Slot],
+    kernels: Mapping[str, Kernel],
+    render: Render,
+    barrier: Callable[[], int],
+) -> tuple[list[Step], dict[Launch, Launch]]:
+    """The steps with launches for loops, and what became of the launches that are no more.
+
+    slots     those of the program; what a loop leaves in a row that only the device knows gets a place of its own
+    barrier   gives the kept slot (uint32[2]) in which blocks count who has come
+    """
+    return _Loops(steps, slots, kernels, render, barrier).run()
+
+
+class _HostsOwn(Exception):
+    """A loop that the host has to run."""
+
+
+class _Loops:
+    def __init__(self, steps, slots, kernels, render, barrier):
+        self.all, self.slots, self.kernels, self.render, self.barrier = steps, slots, kernels, render, barrier
+        self.became: dict[Launch, Launch] = {}
+        self.used = Counter(s for step in all_steps(steps) for s in own(step))
+        self.readers = [_rows(slots, k) for k in range(len(slots))]
+        self.fixed: dict[int, int] = {}  # views that are read after their loop, and where what they were is kept
+
+    def run(self) -> tuple[list[Step], dict[Launch, Launch]]:
+        steps = self._steps(self.all)
+        return self._replaced(steps) if self.fixed else steps, self.became
+
+    def _steps(self, steps: Sequence[Step]) -> list[Step]:
+        found: list[Step] = []
+        waiting = list(reversed(steps))
+        while waiting:
+            step = waiting.pop()
+            match step:
+                case Repeat():
+                    after: list[Copy] = []  # of what the loop leaves behind
+                    counters = {step.counter, step.round}
+                    while waiting and isinstance(c := waiting[-1], Copy) and self.readers[c.source] & counters:
+                        after.append(c)
+                        waiting.pop()
+                    try:
+                        found.append(self._launch(step, after))
+                    except _HostsOwn:
+                        found += [replace(step, steps=tuple(self._steps(step.steps))), *after]
+                case Prepare():
+                    found.append(replace(step, steps=tuple(self._steps(step.steps))))
+                case Branch():
+                    sides = [tuple(self._steps(side)) for side in (step.then, step.orelse)]
+                    found.append(replace(step, then=sides[0], orelse=sides[1]))
+                case _:
+                    found.append(step)
+        return found
+
+    def _launch(self, step: Repeat, after: Sequence[Copy]) -> Launch:
+        launches = [s for s in all_steps([step]) if isinstance(s, Launch)]
+        if len(launches) > MOST_BODIES or any(is_long(s) or s.cooperative for s in launches):
+            raise _HostsOwn
+        made = _Body(self.slots, self.kernels, self.barrier())
+        made.memory([step, *after])
+        made.repeat(step)
+        inside = Counter(s for x in all_steps([step, *after]) for s in own(x))
+        for copy in after:
+            made.step(copy)
+        for k in [k for k in inside if self.used[k] > inside[k]] + [k for k in self.used if k not in inside]:
+            self._leave(k, step, made, inside)
+        kernel = made.kernel(launches)
+        if len(kernel.buffers) + len(kernel.sizes) > MOST_ARGUMENTS:
+            raise _HostsOwn
+        name, geometry = self.render(kernel)
+        rounds = step.count if step.count is not None else 1
+        launch = Launch(
+            name,
+            tuple(made.slot_of[b] for b in kernel.buffers),
+            tuple(symbol(s) for s in kernel.sizes),
+            1,
+            _sum(s.work for s in launches) * rounds,
+            _sum(s.flops for s in launches) * rounds,
+            _sum(s.bytes for s in launches) * rounds,
+            kernel.label,
+            tuple(dict.fromkeys(layer for s in launches for layer in s.layers))[:8],
+            *geometry,
+        )
+        launch = replace(launch, cooperative=True)
+        self.fixed |= made.fixed
+        self.became.update(dict.fromkeys(launches, launch))
+        return launch
+
+    def _leave(self, slot: int, step: Repeat, made: _Body, inside: Counter[int]) -> None:
+        """Let a slot that is used after the loop too be what the loop made of it."""
+        counters = {s for x in all_steps([step]) if isinstance(x, Repeat) for s in (x.counter, x.round)}
+        if slot in counters:
+            made.keep_counter(slot)
+        elif not self.readers[slot] & counters:
+            return
+        elif (row := self.slots[slot].row) is not None and row.counter in counters:
+            made.keep_view(slot)
+        elif slot in inside:
+            raise _HostsOwn
+        else:  # a view of another loop, which begins or ends with what this one leaves
+            for part in (self.slots[slot].alias, -1 if row is None else row.edge):
+                if part >= 0:
+                    self._leave(part, step, made, inside)
+
+    # ---- views that became arrays
+
+    def _replaced(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps with the arrays in the place of the views."""
+        for k, s in enumerate(self.slots):
+            alias = self.fixed.get(s.alias, s.alias)
+            row = s.row and replace(s.row, edge=self.fixed.get(s.row.edge, s.row.edge))
+            if k not in self.fixed and (alias, row) != (s.alias, s.row):
+                self.slots[k] = replace(s, alias=alias, row=row)
+        return [self._replaced_in(s) for s in steps]
+
+    def _replaced_in(self, step: Step) -> Step:
+        def change(slots: Sequence[int]) -> tuple[int, ...]:
+            return tuple(self.fixed.get(s, s) for s in slots)
+
+        match step:
+            case Launch():
+                new = replace(step, buffers=change(step.buffers))
+                if new != step:
+                    self.became = {k: new if v == step else v for k, v in self.became.items()}
+                    self.became[step] = new
+                return new
+            case Copy():
+                return Copy(*change((step.source, step.target)))
+            case Branch():
+                then, orelse = (tuple(map(self._replaced_in, side)) for side in (step.then, step.orelse))
+                return Branch(change([step.condition])[0], then, orelse)
+            case Repeat():
+                until, limit = change((step.until, step.limit))
+                return replace(step, steps=tuple(map(self._replaced_in, step.steps)), until=until, limit=limit)
+            case Prepare():
+                return replace(step, steps=tuple(map(self._replaced_in, step.steps)))
+            case Library():
+                return replace(step, inputs=change(step.inputs), outputs=change(step.outputs))
+        return step
+
+
+def _rows(slots: Sequence[Slot], slot: int) -> frozenset[int]:
+    """The counters that a slot is, or that tell where it is."""
+    s = slots[slot]
+    found = {slot}
+    if s.alias >= 0:
+        found |= _rows(slots, s.alias)
+    if s.row is not None:
+        found.add(s.row.counter)
+        if s.row.edge >= 0:
+            found |= _rows(slots, s.row.edge)
+    return frozenset(found)
+
+
+# ---- one kernel
+
+
+@dataclass
+class _Body:
+    """A kernel while it is put together: `add` files statements into the block at hand.
+
+    known     the values of counters, in indices of the loops around
+    views     buffers that stand for views here
+    reads, writes   memory touched since the threads of all blocks last met
+    """
+
+    slots: list[Slot]
+    kernels: Mapping[str, Kernel]
+    barrier: int
+    body: list[Stmt] = field(default_factory=list)
+    known: dict[int, Dim] = field(default_factory=dict)
+    views: dict[tuple, Buffer] = field(default_factory=dict)
+    reads: set[int] = field(default_factory=set)
+    writes: set[int] = field(default_factory=set)
+    arguments: dict[tuple, Buffer] = field(default_factory=dict)
+    slot_of: dict[Buffer, int] = field(default_factory=dict)
+    counters: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
+    fixed: dict[int, int] = field(default_factory=dict)
+    named: int = 0
+
+    def memory(self, steps: Sequence[Step]) -> None:
+        """Find out what is counted and what is written in `steps`."""
+        for step in all_steps(steps):
+            if isinstance(step, Repeat):
+                self.counters |= {step.counter, step.round} - {-1}
+            elif not isinstance(step, (Branch, Prepare)):
+                self.written |= uses(step, self.slots, self.kernels)[1]
+        self.meet_in = self._argument(self.barrier, "uint32", (2,))
+
+    def kernel(self, launches: Sequence[Launch]) -> Kernel:
+        writes = [b for b, s in self.slot_of.items() if owners(self.slots, s) & self.written or b is self.meet_in]
+        reads = [b for b in self.slot_of if b not in writes]
+        label = "loop of " + ", ".join(dict.fromkeys(s.label for s in launches))
+        return Kernel(tuple(reads), tuple(writes), tuple(self.body), label=label)
+
+    # ---- buffers
+
+    def _argument(self, slot: int, dtype: str, shape: tuple[Dim, ...]) -> Buffer:
+        key = slot, dtype, shape
+        if key not in self.arguments:
+            self.arguments[key] = b = Buffer(f"m{len(self.arguments)}", dtype, shape)
+            self.slot_of[b] = slot
+        return self.arguments[key]
+
+    def buffer(self, slot: int, shape: tuple[Dim, ...] | None = None) -> Buffer:
+        """What a slot is here: an argument, or a row of one."""
+        s = self.slots[slot]
+        shape = s.shape if shape is None else shape
+        if s.row is None:
+            return self._argument(slot, s.dtype, shape) if s.alias < 0 else self.buffer(s.alias, shape)
+        if not _rows(self.slots, slot) & self.counters:
+            return self._argument(slot, s.dtype, shape)  # the host knows the row
+        key = slot, shape
+        if key not in self.views:
+            if s.row.counter not in self.known:
+                raise _HostsOwn
+            row = s.row
+            whole = self.buffer(s.alias)
+            number = self.known[row.counter] + row.shift
+            edge, inside = None, None
+            if row.edge >= 0:
+                edge = self.buffer(row.edge, shape)
+                inside = call("greater_equal", IndexValue("int64", number), Const("int64", 0))
+                if row.rows is not None:
+                    below = call("less", IndexValue("int64", number), IndexValue("int64", row.rows))
+                    inside = call("logical_and", inside, below)
+            number = modulo(number, row.ring) if row.ring else number
+            self.views[key] = view = Buffer(f"row{self._number()}", s.dtype, shape)
+            self.body.append(View(view, whole, number, inside, edge))
+        return self.views[key]
+
+    def value(self, slot: int) -> Expr:
+        """What a scalar slot holds."""
+        if slot in self.known:
+            return IndexValue("int64", self.known[slot])
+        return Load(self.buffer(slot, ()), ())
+
+    def _number(self) -> int:
+        self.named += 1
+        return self.named
+
+    @contextmanager
+    def _inside(self, body: list[Stmt]) -> Iterator[None]:
+        """What is added goes into `body`; the views made there are not seen outside."""
+        outer, views = self.body, dict(self.views)
+        self.body = body
+        yield
+        self.body, self.views = outer, views
+
+    # ---- who waits for whom
+
+    def _touch(self, reads: set[int], writes: set[int]) -> None:
+        """All blocks meet if what comes next depends on what was done since they last did."""
+        if reads & self.writes or writes & (self.reads | self.writes):
+            self._meet()
+        self.reads |= reads
+        self.writes |= writes
+
+    def _memory(self, slot: int) -> set[int]:
+        return set(memory_of(self.slots, slot))
+
+    def _meet(self) -> None:
+        if self.reads or self.writes:
+            self.body.append(Barrier(everywhere=self.meet_in))
+            self.reads, self.writes = set(), set()
+
+    # ---- steps
+
+    def step(self, step: Step) -> None:
+        match step:
+            case Launch():
+                self._launch(step)
+            case Copy():
+                self.copy(step.source, step.target)
+            case Clear():
+                self._touch(*uses(step, self.slots, self.kernels))
+                n = product(self.slots[step.target].shape)
+                target = self.buffer(step.target, (n,))
+                i, at = named_index(f"clear{self._number()}", n)
+                self.body.append(For(i, (Store(target, (at,), Const(target.dtype, 0)),), "parallel"))
+            case Repeat():
+                self.repeat(step)
+            case Branch():
+                self._branch(step)
+            case _:
+                raise _HostsOwn
+
+    def copy(self, source: int, target: int) -> None:
+        self._touch(*uses(Copy(source, target), self.slots, self.kernels))
+        if source in self.known:
+            self.body.append(Store(self.buffer(target, ()), (), self.value(source)))
+            return
+        n = product(self.slots[target].shape)
+        to, of = self.buffer(target, (n,)), self.buffer(source, (n,))
+        i, at = named_index(f"copy{self._number()}", n)
+        self.body.append(For(i, (Store(to, (at,), Load(of, (at,))),), "parallel"))
+
+    def _launch(self, step: Launch) -> None:
+        kernel = self.kernels[step.kernel]
+        part = part_of(kernel, step.block)
+        if part is None or step.sizes != tuple(symbol(s) for s in kernel.sizes):
+            raise _HostsOwn
+        self._touch(*uses(step, self.slots, self.kernels))
+        buffers, values = {}, {}
+        for b, slot in zip(part.kernel.buffers, step.buffers, strict=True):
+            if slot in self.known:
+                values[b] = self.value(slot)
+            else:
+                buffers[b] = self.buffer(slot, b.shape)
+        self.body += _shared_out(part, buffers, values, self._number())
+
+    def _branch(self, step: Branch) -> None:
+        self._touch(self._memory(step.condition), set())
+        local = Local(f"condition{self._number()}", "bool")
+        self.body.append(Let(local, self.value(step.condition)))
+        before = set(self.reads), set(self.writes)
+        sides: list[list[Stmt]] = [[], []]
+        after: tuple[set[int], set[int]] = set(), set()
+        for body, steps in zip(sides, (step.then, step.orelse), strict=True):
+            self.reads, self.writes = map(set, before)
+            with self._inside(body):
+                for s in steps:
+                    self.step(s)
+            after[0].update(self.reads)
+            after[1].update(self.writes)
+        self.reads, self.writes = after
+        self.body.append(If(local, tuple(sides[0]), tuple(sides[1])))
+
+    def repeat(self, step: Repeat) -> None:
+        number = self._number()
+        most = None if step.count is None else maximum(step.count, 0)
+        if step.limit >= 0:
+            self._touch(self._memory(step.limit), set())
+            local = Local(f"most{number}", "int64")
+            limit = call("maximum", self.value(step.limit), Const("int64", 0))
+            if most is not None:
+                limit = call("minimum", limit, IndexValue("int64", most))
+            self.body.append(Let(local, limit))
+            most = Size.of(Value(local))
+        index = Index(f"round{number}", WITHOUT_END if most is None else most)
+        i = Size.of(index)
+        self._count(step, _counter(step, most, i), i)
+        body: list[Stmt] = []
+        end = self._memory(step.until) if step.until >= 0 else set()
+        self.reads |= end  # a block may still look at it when another is in the next round
+        with self._inside(body):
+            for s in step.steps:
+                self.step(s)
+            self._meet()
+            until = self.value(step.until) if step.until >= 0 else None
+            self.reads |= end
+        done = Local(f"rounds{number}", "int64")
+        self.body.append(Rounds(index, tuple(body), done, until))
+        rounds = most if step.until < 0 and most is not None else Size.of(Value(done))
+        self._count(step, _counter(step, most, rounds), rounds)
+
+    def _count(self, step: Repeat, counter: Dim, rounds: Dim) -> None:
+        """Know what the counters of a loop are from here on."""
+        self.known[step.counter] = counter
+        if step.round >= 0:
+            self.known[step.round] = rounds
+        changed = {step.counter, step.round}
+        self.views = {key: b for key, b in self.views.items() if not _rows(self.slots, key[0]) & changed}
+
+    # ---- what is left behind
+
+    def keep_counter(self, slot: int) -> None:
+        """Store a counter in its slot."""
+        if slot in self.known:
+            self.written.add(slot)
+            self.body.append(Store(self.buffer(slot, ()), (), self.value(slot)))
+
+    def keep_view(self, slot: int) -> None:
+        """Copy the row that a view is to a place of its own."""
+        if slot not in self.fixed:
+            s = self.slots[slot]
+            self.slots.append(Slot(s.name, s.dtype, s.shape, "temporary"))
+            self.fixed[slot] = target = len(self.slots) - 1
+            self.written.add(target)
+            self.copy(slot, target)
+
+
+def _counter(step: Repeat, most: Dim | None, done: Dim) -> Dim:
+    """What the counter of a loop of `most` rounds is when `done` are done."""
+    if not step.reverse:
+        return done
+    return (0 if most is None else most - 1) - done
+
+
+def _shared_out(p: Part, buffers: Mapping[Buffer, Buffer], values: Mapping[Buffer, Expr], number: int) -> list[Stmt]:
+    """A kernel's work, shared by however many blocks there are."""
+    shared = {s.buffer: Buffer(f"{s.buffer.name}_{number}", s.buffer.dtype, s.buffer.shape, "shared")
+              for s in statements(p.kernel.body) if isinstance(s, Alloc) and s.buffer.space == "shared"}  # fmt: skip
+    body = Renamer({**buffers, **shared}, values).body(p.kernel.body)
+    if p.form == "parallel":
+        return list(body)
+    if p.form == "single":
+        loop = For(Index(f"one{number}", 1), body, "block")
+    else:
+        (first,) = body
+        assert isinstance(first, For)
+        loop = first
+    if shared:  # what one iteration has there, the next may overwrite
+        loop = replace(loop, body=(*loop.body, Barrier()))
+    return [loop]
+
+
+def _sum(dims) -> Dim:
+    total: Dim = 0
+    for d in dims:
+        total = total + d
+    return total
