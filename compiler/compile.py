@@ -19,8 +19,8 @@ from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
-from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.lowering.shares import Use
+from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.lowering.touched import touched
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
@@ -29,6 +29,7 @@ from gnomon.compiler.ops.remat import After
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
+from gnomon.compiler.passes.folding import folded
 from gnomon.compiler.program import (
     Branch,
     Changed,
@@ -58,6 +59,9 @@ def compile(request: Request, target: Target, stages: Stages | None = None) -> P
     roots = [*request.outputs, *(value for _, value in request.updates)]
     stages.graph = roots
     roots = simplify(roots, lambda name, after: stages.passes.append((name, after)))
+    if request.prepare:
+        roots = folded(roots, {p for p, _ in request.updates})
+        stages.passes.append(("fold into weights", roots))
     stages.simplified = roots
     outputs, values = roots[: len(request.outputs)], roots[len(request.outputs) :]
     updates = [(p, v) for (p, _), v in zip(request.updates, values, strict=True) if p is not v]
@@ -86,9 +90,9 @@ class _Plan:
         self.steps: list[Step] = []
         self.preparing: list[Step] = []  # steps whose results are kept from call to call
         self.loops: list[tuple[set[int], list[Step]]] = []  # around: slots that stay as they are, and steps before it
-        self.clock = -1
         self.share: Dim = 0  # rows of a share, in a loop whose shares may not meet, and what was lowered there
         self.uses: list[Use] = []
+        self.clock = -1
         self.barrier = -1  # the slot in which blocks of a kernel count who has come
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
@@ -311,13 +315,14 @@ class _Plan:
             for steady, before in self.loops:
                 if before is steps:
                     steady.update(slot_by_buffer[b.name] for b in made.scratch)
+            step: Launch | Library
             if isinstance(made, Call):
-                steps.append(self._library(made, slot_by_buffer, layers))
-                continue
-            launch = self._launch(made, slot_by_buffer, layers, group, stages)
-            steps.append(launch)
+                step = self._library(made, slot_by_buffer, layers)
+            else:
+                step = self._launch(made, slot_by_buffer, layers, group, stages)
+            steps.append(step)
             if kept or not made.early:  # what runs long before the others does not tell when the group begins
-                stages.lowered[-1].launches.append(launch)
+                stages.lowered[-1].launches.append(step)
 
     def _library(self, call: Call, slot_by_buffer: dict[str, int], layers: tuple[str, ...]) -> Library:
         """The step that calls a library."""
@@ -471,7 +476,7 @@ class _Plan:
         for before, now in became.items():
             stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes[before.kernel]]
         for lowered in stages.lowered:
-            lowered.launches = [became.get(launch, launch) for launch in lowered.launches]
+            lowered.launches = [became.get(s, s) if isinstance(s, Launch) else s for s in lowered.launches]
         used = {s.kernel for s in all_steps(steps) if isinstance(s, Launch)}
         for name in [name for name in self.sources if name not in used]:
             del self.sources[name], stages.kernels[name]

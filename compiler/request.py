@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gnomon.compiler.kernel import Kernel
     from gnomon.compiler.lowering.emit import RowProgram
     from gnomon.compiler.lowering.fuse import Group
-    from gnomon.compiler.program import Launch
+    from gnomon.compiler.program import Launch, Library
 
 
 @dataclass
@@ -39,13 +39,13 @@ class Request:
 
 @dataclass
 class Lowered:
-    """A group as it was lowered: its nodes, its launches in order, and the nodes whose values the slots hold that they
-    read and write."""
+    """A group as it was lowered: its nodes, its launches and calls of libraries in order, and the nodes whose values
+    the slots hold that they read and write."""
 
     nodes: list[Node]
     reads: list[tuple[int, Node]]
     writes: list[tuple[int, Node]]
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[Launch | Library] = field(default_factory=list)
 
 
 @dataclass

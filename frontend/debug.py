@@ -28,7 +28,7 @@ from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter
 from gnomon.compiler.passes import stabilize
 from gnomon.compiler.passes.rewrite import Rule, observing
-from gnomon.compiler.program import Launch, Repeat, Step
+from gnomon.compiler.program import Launch, Library, Repeat, Step
 from gnomon.compiler.sizes import evaluate as size_value
 from gnomon.runtime.stepwise import Arrays, Observer
 
@@ -203,9 +203,9 @@ class _Inspector(Observer):
         number = int(arrays[self.counter]) if self.counter >= 0 else 0
         if number != self.round:
             self._new_round(number, arrays)
-        if not isinstance(step, Launch):
+        if not isinstance(step, (Launch, Library)):
             return
-        if self.check:
+        if self.check and isinstance(step, Launch):
             self._check_bounds(step, arrays)
         group = self.first.get(id(step))
         if group is not None:
@@ -215,7 +215,7 @@ class _Inspector(Observer):
                 self._check_reads(group, arrays)
 
     def after(self, step: Step, arrays: Arrays, nanoseconds: int) -> None:
-        group = self.last.get(id(step)) if isinstance(step, Launch) else None
+        group = self.last.get(id(step)) if isinstance(step, (Launch, Library)) else None
         if group is None or not group.launches:
             return
         if not all(
@@ -272,7 +272,8 @@ class _Inspector(Observer):
     def _kernel(self, group: Lowered) -> str:
         launch = group.launches[-1]
         there = f", round {self.round}" if self.counter >= 0 else ""
-        return f"the kernel {launch.label!r} ({launch.kernel}) of function {self.function.name!r}{there}"
+        made = launch.kernel if isinstance(launch, Launch) else launch.name
+        return f"the kernel {launch.label!r} ({made}) of function {self.function.name!r}{there}"
 
     # ---- GNOMON_NAN
 

@@ -23,7 +23,7 @@ from gnomon.compiler.digest import Digest, digest
 from gnomon.compiler.errors import GnomonError
 from gnomon.compiler.graph import Origin, numbered_origins, user_line, with_origins
 from gnomon.compiler.ops.leaves import Input, key_of
-from gnomon.compiler.program import Branch, Launch, Prepare, Program, Repeat, Step
+from gnomon.compiler.program import Branch, Launch, Library, Prepare, Program, Repeat, Step
 from gnomon.compiler.request import Request, Stages
 from gnomon.compiler.targets import Target
 from gnomon.runtime import cache as disk
@@ -147,7 +147,7 @@ def _with_places(program: Program, names: list[str]) -> Program:
 
     def place(step: Step) -> Step:
         match step:
-            case Launch():
+            case Launch() | Library():
                 return replace(step, layers=tuple(with_origins(text, names) for text in step.layers))
             case Repeat() | Prepare():
                 return replace(step, steps=placed(step.steps))

@@ -93,7 +93,8 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
             case Clear():
                 label, kernel, layers, size, flops = "clear", "", (), moved, 0
             case Library():
-                label, kernel, layers, size, flops = step.name, "", (), moved, 0
+                label, kernel, layers, size = step.label or step.name, step.name, step.layers, moved
+                flops = evaluate(step.flops, sizes)
             case _:
                 raise AssertionError(f"{step} runs no code of its own")
         rows.append(Row(label, kernel, layers, count, max(0.0, spent), size * count, flops * count))

@@ -226,7 +226,8 @@ class _Collector:
         """The kernels that compute the value of each node that is computed as such."""
         made: dict[Node, set[int]] = {}
         for lowered in self.stages.lowered:
-            launched = {kernels[s.kernel] for s in lowered.launches if s.kernel in kernels}
+            names = {s.kernel for s in lowered.launches if isinstance(s, program.Launch)}
+            launched = {kernels[name] for name in names if name in kernels}
             for node in lowered.nodes:
                 if node in self.numbers:
                     made.setdefault(node, set()).update(launched)
@@ -250,17 +251,17 @@ class _Collector:
             step, depth = stack.pop()
             text = show.step_lines(self.program, (step,))[0].partition("  ; ")[0].rstrip(":")
             stack += [(s, depth + 1) for s in reversed(program.parts(step))]
-            launch = step if isinstance(step, program.Launch) else None
+            launch = step if isinstance(step, (program.Launch, program.Library)) else None
             made = nodes.get(launch, []) if launch else []
             rows.append([
                 type(step).__name__,
                 depth,
                 text,
-                kernels.get(launch.kernel, -1) if launch else -1,
+                kernels.get(step.kernel, -1) if isinstance(step, program.Launch) else -1,
                 self._formula(launch.bytes) if launch else -1,
                 self._formula(launch.flops) if launch else -1,
                 sorted(self.numbers[n] for n in made if n in self.numbers),
-                list(launch.buffers) if launch else [],
+                [s for s in program.own(step) if s >= 0] if launch else [],
                 list(launch.layers) if launch else [],
             ])  # fmt: skip
         return rows
