@@ -181,7 +181,7 @@ def quantized(source: Any, target: str, file: str, compare: str | None, goal: An
         return read_inputs(found, [path], ignored=("y",)), labels
 
     arrays, labels = read(file)
-    return ahead.quantized(source, arrays, labels, goal, compare and read(compare))
+    return ahead.quantized(source, arrays, labels, goal, None if compare is None else read(compare))
 
 
 def report(library: Any, written: Any, small: Any, machine: bool) -> None:

@@ -40,7 +40,10 @@ def made(folder: Path, seed: str, *options: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "options",
-    [["net.gnx", "--train"], ["net.a", "--target", "cortex-m4", "--batch", "1", "--weights", "file"]],
+    [
+        ["net.gnx", "--train"], ["net.a", "--target", "cortex-m4", "--batch", "1", "--weights", "file"],
+        ["net.obj", "--target", "windows"], ["net.so", "--threads", "pthreads", "--class-weight", "1=2", "--train"],
+    ],  # fmt: skip
 )
 def test_bytes_are_the_same_elsewhere(options, tmp_path):
     one, two = (made(tmp_path / name, seed, *options) for name, seed in (("a", "1"), ("another", "7")))
