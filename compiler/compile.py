@@ -49,7 +49,7 @@ from gnomon.compiler.program import (
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render.entry import render_entry
 from gnomon.compiler.request import Lowered, Request, Stages
-from gnomon.compiler.sizes import Dim, Size, Symbol, maximum, non_negative, product, symbol
+from gnomon.compiler.sizes import Dim, Size, Symbol, known_factor, maximum, non_negative, product, symbol
 from gnomon.compiler.targets import Target
 
 
@@ -279,8 +279,16 @@ class _Plan:
         constant = frozenset(b.name for n, b in names.items() if self._is_steady(n))
         if self.share != 0:
             self.uses.append(Use(rows, {b.name: self.slot_of[n] for n, b in names.items()}))
-        code = lower(rows, group.contract is not None, target, label, constant, self.share)
+        aligned = target.kind != "cuda" or all(self._is_aligned(self.slot_of[n]) for n in names)
+        code = lower(rows, group.contract is not None, target, label, constant, self.share, aligned)
         self._launches(group, names, code, stages, kept)
+
+    def _is_aligned(self, slot: int) -> bool:
+        """Whether a slot is sure to begin at a multiple of 16 bytes, as memory does: a row may not."""
+        s = self.slots[slot]
+        size = product(s.shape) * dtypes.named(s.dtype).bytes
+        places = [s.alias] if s.row is None else [s.alias, s.row.edge]
+        return (s.row is None or known_factor(size) % 16 == 0) and all(self._is_aligned(k) for k in places if k >= 0)
 
     def _lay(self, node: Node, slot: int) -> None:
         """Let a node be what a slot holds: a copy only where that has another place already, or may change before it is

@@ -65,17 +65,19 @@ def lower(
     label: str,
     constant: frozenset[str] = frozenset(),
     share: Dim = 0,
+    aligned: bool = True,
 ) -> tuple[Code | Call, ...]:
     """The kernels that run a row program in order, and calls of libraries where the target has some that do.
 
     is_product   it has the form of a product of some size
     constant     names of buffers that are the same from call to call: what is packed of them is kept
     share        rows of the first outer axis that neighbouring parallel iterations are to do; 0: in any order
+    aligned      all buffers begin at multiples of 16 bytes
     """
     stages = tuple((s.axes, tuple(s.folds), tuple(s.lets), tuple(s.stores)) for s in rows.stages)
     # expressions are interned, and the key keeps these alive: an equal row program is made of the very same ones
-    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant, share)
-    return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant, share))
+    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant, share, aligned)
+    return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant, share, aligned))
 
 
 def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code | Call, ...]:
@@ -105,7 +107,13 @@ def _characters(code: Sequence[Code | Call]) -> int:
 
 
 def _scheduled(
-    rows: RowProgram, is_product: bool, target: Target, label: str, constant: frozenset[str], share: Dim
+    rows: RowProgram,
+    is_product: bool,
+    target: Target,
+    label: str,
+    constant: frozenset[str],
+    share: Dim,
+    aligned: bool,
 ) -> Sequence[Piece | Call]:
     if is_product and target.libraries:
         found = cuda_library.pieces(rows, target, label, constant, lambda other: _generated(other, target, label))
@@ -115,14 +123,16 @@ def _scheduled(
     if pieces is None and share != 0 and rows.outer and target.kind != "cuda":
         kernel, extent, each = cpu.kernel_by_shares(rows, target, label, share)
         pieces = [Piece(kernel, extent, arithmetic(rows), share=each)]
-    if pieces is None and target.kind == "cuda":
+    if pieces is None and target.kind == "cuda" and aligned:
         pieces = cuda_deep.kernels(rows, target, label)
-    return [_generated(rows, target, label)] if pieces is None else pieces
+    return [_generated(rows, target, label, aligned)] if pieces is None else pieces
 
 
-def _generated(rows: RowProgram, target: Target, label: str) -> Piece:
-    policy = cuda if target.kind == "cuda" else cpu
-    kernel, extent = policy.kernel(rows, target, label)
+def _generated(rows: RowProgram, target: Target, label: str, aligned: bool = True) -> Piece:
+    if target.kind == "cuda":
+        kernel, extent = cuda.kernel(rows, target, label, aligned)
+    else:
+        kernel, extent = cpu.kernel(rows, target, label)
     return Piece(kernel, extent, arithmetic(rows))
 
 

@@ -59,9 +59,12 @@ MOST_SHARED = 160 << 10
 """Bytes of row buffers that shared memory holds; what is larger goes to the thread's own memory, which is slow."""
 
 
-def kernel(rows: RowProgram, target: Target = CUDA, label: str = "kernel") -> tuple[Kernel, Dim]:
-    """The kernel of a row program, and how many outer iterations it has."""
-    multiplied = cuda_tiles.whole(rows, target, label)
+def kernel(
+    rows: RowProgram, target: Target = CUDA, label: str = "kernel", aligned: bool = True
+) -> tuple[Kernel, Dim]:
+    """The kernel of a row program, and how many outer iterations it has. `aligned`: all buffers begin at multiples of
+    16 bytes."""
+    multiplied = cuda_tiles.whole(rows, target, label, aligned)
     if multiplied is not None:
         return multiplied, extent_of(rows.outer)
     if _alone(rows) or _scratch_bytes(rows) > MOST_SHARED:
