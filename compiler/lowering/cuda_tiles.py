@@ -5,14 +5,14 @@
     tiled(rows, product, plan)    the statements of its kernel
     whole(rows, target, label)    all at once
 
-A block walks along the sum. While it multiplies what is in shared memory, each thread has its share of the next tiles on
-the way into registers; there are two of each tile, so that the threads meet once a step. Producers melt into fetching,
-consumers into storing. A convolution is a product whose operand is read through windows: where a row begins is worked
-out before the walk, where a window's element lies from there is arithmetic on the position in the sum. Four numbers that
-are neighbours in memory are fetched and stored as one where their alignment is known.
+A block walks along the sum. While it multiplies what is in shared memory, each thread has its share of the next tiles
+on the way into registers; there are two of each tile, so that the threads meet once a step. Producers melt into
+fetching, consumers into storing. A convolution is a product whose operand is read through windows: where a row begins
+is worked out before the walk, where a window's element lies from there is arithmetic on the position in the sum. Four
+numbers that are neighbours in memory are fetched and stored as one where their alignment is known.
 
-What is stored in shared memory are words: a number, or for matrix units a number rounded to tfloat32, or two bfloat16 or
-float16 that follow each other along the sum. `PLAIN` tiles are multiplied by threads, `UNITS` by the matrix units.
+What is stored in shared memory are words: a number, or for matrix units a number rounded to tfloat32, or two bfloat16
+or float16 that follow each other along the sum. `PLAIN` tiles are multiplied by threads, `UNITS` by the matrix units.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from gnomon.compiler.kernel import (
     ScalarFn,
     Stmt,
     Store,
+    Value,
     expressions,
     value_size,
 )
@@ -70,6 +71,7 @@ from gnomon.compiler.sizes import (
     Dim,
     Index,
     Size,
+    atoms,
     ceildiv,
     coefficient,
     evaluate,
@@ -100,12 +102,12 @@ class Tile:
     speed: float
 
 
-# A step fetches (tall + broad) * deep words for tall * broad * deep products: 64 products a word with tiles of 128 x 128,
-# 32 with 64 x 64, 16 with 32 x 32. A card that multiplies 19.5e12 / 2 times a second and reads 1.5e12 / 4 words from
-# memory needs 26; what it has in its cache of the second level comes three times as fast. From shared memory a thread
-# reads high + wide words for high * wide products: 8 x 8 makes 4 a word, 4 x 4 makes 2. A multiprocessor multiplies 128
-# times and delivers 32 words of shared memory in a cycle, more where threads of a warp read the same ones, as 8 in a row
-# and 4 in a column do here: from 4 products a word on, arithmetic is what limits.
+# A step fetches (tall + broad) * deep words for tall * broad * deep products: 64 products a word with tiles of 128 x
+# 128, 32 with 64 x 64, 16 with 32 x 32. A card that multiplies 19.5e12 / 2 times a second and reads 1.5e12 / 4 words
+# from memory needs 26; what it has in its cache of the second level comes three times as fast. From shared memory a
+# thread reads high + wide words for high * wide products: 8 x 8 makes 4 a word, 4 x 4 makes 2. A multiprocessor
+# multiplies 128 times and delivers 32 words of shared memory in a cycle, more where threads of a warp read the same
+# ones, as 8 in a row and 4 in a column do here: from 4 products a word on, arithmetic is what limits.
 PLAIN = (
     Tile(128, 128, 8, 8, 8, 1.0),
     Tile(128, 64, 8, 8, 4, 0.85),
@@ -441,7 +443,7 @@ class _Walk:
 
     def once(self, name: str, d: Dim, extent: Dim | None = None) -> Dim:
         """A size that is worked out before the walk."""
-        if isinstance(d, int) or (len(d.terms) == 1 and d.terms[0][1] == 1 and len(d.terms[0][0]) == 1):
+        if isinstance(d, int) or any(d == Size.of(a) for a in atoms(d) if isinstance(a, Index | Value)):
             return d
         if d not in self.named:
             local = Local(f"{name}{len(self.named)}", "int64")
@@ -615,7 +617,7 @@ class _Place:
 
 
 class _Threads:
-    """Each thread multiplies: `high` x `wide` elements, in groups of up to four rows and columns that are neighbours."""
+    """Each thread multiplies `high` x `wide` elements, in groups of up to four rows and columns that are neighbours."""
 
     def __init__(self, walk: _Walk, left: _Operand, right: _Operand):
         self.walk, self.left, self.right = walk, left, right
@@ -642,7 +644,7 @@ class _Threads:
         reads: list[Stmt] = [Alloc(rows), Alloc(columns)]
         sides = (rows, self.left, self.y), (columns, self.right, self.x)
         for (held, operand, thread), size, span in zip(sides, self.group, self.span, strict=True):
-            g, group = named_index("g", held.shape[0] // size)  # type: ignore[operator]
+            g, group = named_index("g", held.shape[0] // size)
             at = operand.at(term, group * span + thread * size, stage)
             reads.append(For(g, (_copied(held, group * size, operand.tile, at, size),), "unroll"))
         i, row = named_index("i", self.high)
@@ -724,7 +726,10 @@ PART = "part"
 def whole(
     rows: RowProgram, target: Target = CUDA, label: str = "kernel", aligned: bool = True
 ) -> Kernel | None:
-    """A product as one kernel; None if the row program is none. `aligned`: all buffers begin at multiples of 16 bytes."""
+    """A product as one kernel; None if the row program is none.
+
+    aligned   all buffers begin at multiples of 16 bytes
+    """
     rows = simple(rows)
     p = product_of(rows)
     if p is None:

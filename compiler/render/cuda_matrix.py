@@ -25,8 +25,12 @@ def multiply_fragments(s: MultiplyFragments, total: str, left: str, right: str) 
 
 
 PRELUDE = r"""
-template <class V> gn_device void gn_load(void *to, const void *from) { V v = *(const V *)from; memcpy(to, &v, sizeof v); }
-template <class V> gn_device void gn_store(void *to, const void *from) { V v; memcpy(&v, from, sizeof v); *(V *)to = v; }
+template <class V> gn_device void gn_load(void *to, const void *from) {
+  V v = *(const V *)from; memcpy(to, &v, sizeof v);
+}
+template <class V> gn_device void gn_store(void *to, const void *from) {
+  V v; memcpy(&v, from, sizeof v); *(V *)to = v;
+}
 template <class V> gn_device void gn_move(void *to, const void *from) { *(V *)to = *(const V *)from; }
 #ifndef GN_HOST  // the twins are in the emulator's device.h
 gn_device unsigned int gn_tfloat32(float x) {  // the nearest number with 10 bits after the point
