@@ -80,7 +80,7 @@ Block blocks_at_once[RESIDENT];
 std::vector<Fiber> fibers;  // those of each block begin at a multiple of a warp
 Context scheduler;
 Fiber *running;
-bool with_fibers;
+bool with_fibers, together;
 char *stacks;
 Block *here;  // the block of the running thread
 unsigned threads_of_block, fibers_of_block, resident;
@@ -240,7 +240,7 @@ void gn_barrier(unsigned line) {
   scheduler.enter(running->context);
 }
 void gn_barrier_of_all(unsigned *come, unsigned line) {
-  if (!with_fibers) fail("blocks wait for each other in a launch that was not asked to be cooperative");
+  if (!with_fibers || !together) fail("blocks wait for each other in a launch that was not asked to be cooperative");
   (void)*(volatile unsigned *)come;  // what a GPU counts with must be there
   running->line = line, running->state = EVERYWHERE;
   scheduler.enter(running->context);
@@ -271,7 +271,7 @@ int gn_launch(void (*kernel)(void **), void **args, const unsigned *grid, const 
               unsigned order, int barriers, int cooperative) {
   unsigned threads = block[0] * block[1] * block[2], blocks = grid[0] * grid[1] * grid[2];
   entry = kernel, arguments = args, with_fibers = barriers, gn_current = nullptr, threads_of_block = threads;
-  fibers_of_block = (threads + WARP - 1) / WARP * WARP, resident = cooperative ? blocks : 1;
+  fibers_of_block = (threads + WARP - 1) / WARP * WARP, resident = cooperative ? blocks : 1, together = cooperative;
   if (resident > RESIDENT) return snprintf(message, sizeof message, "%u blocks do not fit at once", blocks), -1;
   std::vector<unsigned> turns(threads * resident), block_turns(blocks);
   arrange(turns, order), arrange(block_turns, order);

@@ -10,19 +10,20 @@ from tests.emulator import EmulatorError, Module, compiler
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
 
 TEXT = """
-extern "C" __global__ void __launch_bounds__(32) rounds(int *x, int *come, int count) {
+#define gn_grid_barrier(come) gn_barrier_of_all(come, __LINE__)
+extern "C" __global__ void __launch_bounds__(32) rounds(int *x, unsigned *come, int count) {
   __shared__ int own[32];
   for (int k = 0; k < count; k++) {
     int i = (blockIdx.x * 32 + threadIdx.x + 33) % (gridDim.x * 32);  // written by another block
     own[threadIdx.x] = x[i] + 1;
     __syncthreads();
-    gn_barrier_of_all((unsigned *)come, __LINE__);
+    gn_grid_barrier(come);
     x[blockIdx.x * 32 + threadIdx.x] = own[threadIdx.x ^ 1];
-    gn_barrier_of_all((unsigned *)come, __LINE__);
+    gn_grid_barrier(come);
   }
 }
-extern "C" __global__ void __launch_bounds__(32) lost(int *come) {
-  if (blockIdx.x) gn_barrier_of_all((unsigned *)come, __LINE__);
+extern "C" __global__ void __launch_bounds__(32) lost(unsigned *come) {
+  if (blockIdx.x) gn_grid_barrier(come);
 }
 """
 
