@@ -3,12 +3,13 @@
 A loop goes through the blocks. It carries, for each query, the largest score that it has met, the sum of the powers
 of the scores over that largest one, and the values mixed by those powers; when a larger score comes, sum and values are
 scaled down. The derivative goes through the blocks again and makes their scores anew. So t queries and s keys take
-memory in proportion to t + s, times the block, instead of t * s.
+memory in proportion to t + s, times the block, instead of t * s. Where no query looks at later keys, queries go in
+blocks, too, and blocks that none of them may look at are left out.
 
 Milakov, Gimelshein 2018, "Online normalizer calculation for softmax", algorithm 3; Rabe, Staats 2021, "Self-attention
 does not need O(n^2) memory", section 2; Dao, Fu, Ermon, Rudra, Ré 2022, "FlashAttention", algorithms 1 and 4. Here all
-queries go through a block at once; and the largest score and the logarithm of the sum are kept apart, for where all
-keys are masked the score is so low that their sum would forget the logarithm.
+queries, or all of their block, go through a block at once; and the largest score and the logarithm of the sum are kept
+apart, for where all keys are masked the score is so low that their sum would forget the logarithm.
 """
 
 from __future__ import annotations
@@ -65,6 +66,24 @@ def drop_own_gradients(node: Node) -> Node:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Which block of keys, and which block of queries, if not all of them: numbers, int64."""
+
+    keys: Node
+    queries: Node | None = None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What `Blockwise.backward` is given besides the inputs."""
+
+    most: Node
+    total: Node
+    shift: Node
+    g: Node | None
+
+
+@dataclass(frozen=True)
 class Blockwise:
     """An attention by blocks. `inputs` of its methods are queries, keys, values, cap, bias, masks; cap and bias if any.
 
@@ -103,8 +122,8 @@ class Blockwise:
         joined = build.reshape(build.transpose(rows, order), shape)
         return build.slice(joined, [0] * len(shape), [length if k == axis else d for k, d in enumerate(shape)])
 
-    def scores(self, counter: Node, keys: Dim, q: Node, k: Node, extra: Sequence[Node]) -> Node:
-        """Of the queries and the keys k [batch, groups, block, d] of a block: [batch, ..., t, block].
+    def scores(self, place: Place, keys: Dim, q: Node, k: Node, extra: Sequence[Node]) -> Node:
+        """Of queries and the keys k [batch, groups, block, d] of a block: [batch, ..., t, block].
 
         keys   the number of all
         extra  cap, bias and masks, of this block
@@ -119,9 +138,9 @@ class Blockwise:
             found = build.add(found, rest.pop(0))
         found = build.cast(found, _wide(found.dtype))
         allowed = list(rest)
-        begin = build.multiply(build.cast(counter, "int32"), self.block)
-        at = build.add(build.iota(found.shape, n - 1), begin)
+        at = build.add(build.iota(found.shape, n - 1), self.begin(place.keys))
         own = build.iota(found.shape, n - 2)
+        own = own if place.queries is None else build.add(own, self.begin(place.queries))
         if self.is_causal:
             allowed.append(build.less_equal(at, own))
         if self.window is not None:
@@ -131,6 +150,10 @@ class Blockwise:
         if (keys % self.block) != 0:
             found = build.where(build.less(at, build.size(keys, "int32")), found, -np.inf)
         return found
+
+    def begin(self, number: Node) -> Node:
+        """The position at which a block begins."""
+        return build.multiply(build.cast(number, "int32"), self.block)
 
     def extra(self, inputs: Sequence[Node], slices: Sequence[Node]) -> list[Node]:
         """Cap, bias and masks of a block, of which those that differ from key to key are among the `slices`."""
@@ -142,28 +165,41 @@ class Blockwise:
         _, k, v, *extra = inputs
         return [self.blocks(k, 2), self.blocks(v, 2), *(self.blocks(x, x.rank - 1) for x in extra if _has_keys(x))]
 
-    def repeated(self, step: Any, first: Sequence[Node], inputs: Sequence[Node]) -> Any:
-        """The loop over the blocks.
+    def repeated(
+        self, step: Any, first: Sequence[Node], sequences: Sequence[Node], limit: Node | None = None
+    ) -> Any:
+        """The loop over blocks, all or at most `limit`.
 
         Products that depend on no carry leave a loop, to be one for all steps: here that would be all scores. Of a loop
         that may end early nobody knows which products are wanted, so it says that it may.
         """
         from gnomon.loops import loop  # which stands on the ops
 
-        count = ceildiv(inputs[1].shape[2], self.block)
-        return loop(step, first, self.sequences(inputs), count, build.size(count, "int64"))
+        count = sequences[0].shape[0]
+        return loop(step, first, sequences, count, build.size(count, "int64") if limit is None else limit)
 
     # ---- there
 
     def forward(self, inputs: Sequence[Node]) -> tuple[Node, Node, Node]:
         """The largest scores, the logarithms of the sums of powers, [batch, ..., t], the mixed values [..., t, e]."""
+        return self.mixed(inputs, self.sequences(inputs))
+
+    def mixed(
+        self,
+        inputs: Sequence[Node],
+        sequences: Sequence[Node],
+        queries: Node | None = None,
+        limit: Node | None = None,
+    ) -> tuple[Node, Node, Node]:
+        """What `forward` gives, of the blocks `sequences` of keys, at most `limit`, for the block `queries` of them."""
         q, k, v = inputs[:3]
         n, wide, rows = q.rank, _wide(q.dtype), q.shape[:-1]
 
         def step(counter: Any, carries: Any, slices: Any) -> Any:
             most, total, mixed = (c.node for c in carries)
             keys, values, *rest = (x.node for x in slices)
-            scores = self.scores(counter.node, k.shape[2], q, keys, self.extra(inputs, rest))
+            place = Place(counter.node, queries)
+            scores = self.scores(place, k.shape[2], q, keys, self.extra(inputs, rest))
             new = build.stop_gradient(build.maximum(most, build.max(scores, -1)))
             power = build.exp(build.subtract(scores, _column(new)))
             fade = build.exp(build.subtract(build.stop_gradient(most), new))
@@ -174,11 +210,34 @@ class Blockwise:
 
         first = [build.full(rows, _lowest(wide), wide), build.full(rows, 0.0, wide)]
         first.append(build.full((*rows, v.shape[-1]), 0.0, wide))
-        most, total, mixed = self.repeated(step, first, inputs).last
+        most, total, mixed = self.repeated(step, first, sequences, limit).last
         output = build.cast(build.divide(mixed, _column(total)), v.dtype)
         return build.stop_gradient(most), build.log(total), output
 
     # ---- and back
+
+    def changes(self, place: Place, keys: Dim, inputs: Sequence[Node], sums: Sums) -> list[Node]:
+        """Gradients of the inputs, which are those of one block: of queries, keys, bias if there is one, and values."""
+        q, k, v, *extra = inputs
+        n, wide = q.rank, _wide(q.dtype)
+        scores_axes = [*range(n - 1), n]
+        at = int(self.capped)
+        wanted = [q, k, *extra[at : at + self.biased]]
+        leaves = [fresh_input("operand", x.type) for x in wanted]  # of which none is made of another
+        now = [*extra[:at], *leaves[2:], *extra[at + self.biased :]]
+        scores = self.scores(place, keys, leaves[0], leaves[1], now)
+        weights = build.exp(build.subtract(build.subtract(scores, _column(sums.most)), _column(sums.total)))
+        change: Node = build.broadcast_to(_column(sums.shift), weights.shape)
+        of_values = build.full_like(v, 0)
+        if sums.g is not None:
+            of_weights = contracted(sums.g, v, list(range(n)), [0, 1, n, n - 1], scores_axes)
+            change = build.add(build.cast(of_weights, wide), change)
+            of_values = contracted(
+                build.cast(weights, v.dtype), sums.g, scores_axes, list(range(n)), [0, 1, n, n - 1]
+            )
+        found = vjp([scores], [build.multiply(weights, change)], leaves)
+        present = [build.full_like(x, 0) if d is None else d for d, x in zip(found, leaves, strict=True)]
+        return replace([*present, of_values], dict(zip(leaves, wanted, strict=True)))
 
     def backward(
         self, inputs: Sequence[Node], most: Node, total: Node, shift: Node, g: Node | None
@@ -191,36 +250,22 @@ class Blockwise:
         With weights p, scores gain p * (g · values + shift).
         """
         q, k, v, *others = inputs
-        n, wide = q.rank, _wide(q.dtype)
+        wide = _wide(q.dtype)
         bias = others[int(self.capped)] if self.biased else None
         carried = [q] if bias is None or _has_keys(bias) else [q, bias]
-        scores_axes = [*range(n - 1), n]
 
         def step(counter: Any, carries: Any, slices: Any) -> Any:
             keys, values, *rest = (x.node for x in slices)
-            extra = self.extra(inputs, rest)
-            wanted = [q, keys, *(extra[int(self.capped)] for _ in others[:1] if self.biased)]
-            leaves = [fresh_input("operand", x.type) for x in wanted]  # of which none is made of another
-            now = extra if bias is None else [*extra[: int(self.capped)], leaves[2], *extra[int(self.capped) + 1 :]]
-            scores = self.scores(counter.node, k.shape[2], leaves[0], leaves[1], now)
-            weights = build.exp(build.subtract(build.subtract(scores, _column(most)), _column(total)))
-            change: Node = build.broadcast_to(_column(shift), weights.shape)
-            of_values = build.full_like(values, 0)
-            if g is not None:
-                of_weights = contracted(g, values, list(range(n)), [0, 1, n, n - 1], scores_axes)
-                change = build.add(build.cast(of_weights, wide), change)
-                small = build.cast(weights, v.dtype)
-                of_values = contracted(small, g, scores_axes, list(range(n)), [0, 1, n, n - 1])
-            found = vjp([scores], [build.multiply(weights, change)], leaves)
-            present = [build.full_like(x, 0) if d is None else d for d, x in zip(found, leaves, strict=True)]
-            known = dict(zip(leaves, wanted, strict=True))
-            of_q, of_k, *of_bias, of_values = replace([*present, of_values], known)
+            own = [q, keys, values, *self.extra(inputs, rest)]
+            of_q, of_k, *of_bias, of_values = self.changes(
+                Place(counter.node), k.shape[2], own, Sums(most, total, shift, g)
+            )
             grown = [of_q, *of_bias][: len(carried)]
             sums = [build.add(c.node, build.cast(d, wide)) for c, d in zip(carries, grown, strict=True)]
             return sums, [of_k, of_values, *of_bias[len(carried) - 1 :]], None, {}
 
         first = [build.full(x.shape, 0.0, wide) for x in carried]
-        done = self.repeated(step, first, inputs)
+        done = self.repeated(step, first, self.sequences(inputs))
         results: list[Node | None] = [None] * len(inputs)
         results[0] = build.cast(done.last[0], q.dtype)
         results[1] = self.whole(done.stacks[0], 2, k.shape[2])
@@ -229,6 +274,62 @@ class Blockwise:
             own = done.last[1] if len(carried) > 1 else self.whole(done.stacks[2], bias.rank - 1, bias.shape[-1])
             results[3 + int(self.capped)] = build.cast(own, bias.dtype)
         return results
+
+
+@dataclass(frozen=True)
+class Triangular(Blockwise):
+    """Causal attention, without bias or masks, whose blocks above the diagonal are left out: nearly half of them.
+
+    Blocks are of queries, too. Each block of queries goes through the blocks of keys up to its own; in the derivative
+    each block of keys goes through the blocks of queries from its own on. Every query sees the first key, so what
+    there is to see does not depend on blocks that are left out.
+    """
+
+    def forward(self, inputs: Sequence[Node]) -> tuple[Node, Node, Node]:
+        q, k = inputs[:2]
+        keys, along = [_held(x) for x in self.sequences(inputs)], q.rank - 2
+        count = build.size(keys[0].shape[0], "int64")
+
+        def step(counter: Any, _: Any, slices: Any) -> Any:
+            limit = build.minimum(build.add(counter.node, 1), count)
+            return [], self.mixed([slices[0].node, *inputs[1:]], keys, counter.node, limit), None, {}
+
+        found = self.repeated(step, [], [self.blocks(q, along)]).stacks
+        most, total, output = (self.whole(x, along, q.shape[along]) for x in found)
+        return build.stop_gradient(most), total, output
+
+    def backward(
+        self, inputs: Sequence[Node], most: Node, total: Node, shift: Node, g: Node | None
+    ) -> list[Node | None]:
+        q, k, v, *cap = inputs
+        along, wide, lead = q.rank - 2, _wide(q.dtype), q.shape[:-2]
+        # from the last block of queries on, so that those from a block of keys on come first
+        given = [q, most, total, shift, *([] if g is None else [g])]
+        queries = [_held(build.flip(self.blocks(x, along), [0])) for x in given]
+        count = queries[0].shape[0]
+
+        def step(counter: Any, carries: Any, slices: Any) -> Any:
+            keys, values = (x.node for x in slices)
+
+            def inner(number: Any, sums: Any, own: Any) -> Any:
+                q, *rest = (x.node for x in own)
+                place = Place(counter.node, build.subtract(build.size(count - 1, "int64"), number.node))
+                of_q, *of_both = self.changes(place, k.shape[2], [q, keys, values, *cap], Sums(*rest, *missing))
+                grown = [build.add(c.node, build.cast(d, wide)) for c, d in zip(sums, of_both, strict=True)]
+                return grown, [build.cast(of_q, wide)], None, {}
+
+            first = [build.full(x.shape, 0.0, wide) for x in (keys, values)]
+            limit = build.subtract(build.size(count, "int64"), counter.node)
+            done = self.repeated(inner, first, queries, limit)
+            of_both = [build.cast(x, y.dtype) for x, y in zip(done.last, (keys, values), strict=True)]
+            return [build.add(carries[0].node, done.stacks[0])], of_both, None, {}
+
+        missing = [None] if g is None else []
+        first = [build.full((count, *lead, self.block, q.shape[-1]), 0.0, wide)]
+        done = self.repeated(step, first, self.sequences(inputs))
+        of_q = self.whole(build.flip(done.last[0], [0]), along, q.shape[along])
+        of_k, of_v = (self.whole(x, 2, k.shape[2]) for x in done.stacks)
+        return [build.cast(of_q, q.dtype), of_k, None if g is None else of_v, *(None for _ in cap)]
 
 
 @dataclass(frozen=True)
@@ -254,6 +355,14 @@ class OfOutput:
         along = build.sum(build.multiply(build.cast(g, wide), build.cast(out, wide)), -1)
         # the path through `total` is part of this
         return [*self.attention.backward(own, most, total, build.negative(along), g), None, None]
+
+
+@dataclass(frozen=True)
+class HandedOn:
+    """The gradient of what is left as it is."""
+
+    def __call__(self, g: Node, out: Node, x: Node) -> list[Node | None]:
+        return [g]
 
 
 def attend(attention: Blockwise, inputs: Sequence[Node]) -> Node:
@@ -299,10 +408,17 @@ def blockwise_attention(
     extra = [build.constant(cap, q.dtype)] if cap is not None else []
     extra += [own(build.cast(bias, q.dtype))] if bias is not None else []
     size_of_block = block or (min(BLOCK, keys) if isinstance(keys, int) else BLOCK)
-    attention = Blockwise(size_of_block, is_causal, window, cap is not None, bias is not None)
+    plain = is_causal and window is None and bias is None and not len(masks)
+    kind = Triangular if plain else Blockwise
+    attention = kind(size_of_block, is_causal, window, cap is not None, bias is not None)
     found = attend(attention, [queries, k, v, *extra, *map(own, masks)])
     order = [0, found.rank - 2, *range(1, found.rank - 2), found.rank - 1]
     return build.reshape(build.transpose(found, order), (batch, length, heads, v.shape[-1]))
+
+
+def _held(x: Node) -> Node:
+    """x, as a value that loops find made: what only moves elements they would make anew at each step."""
+    return OwnGradient(HandedOn())(x, x)
 
 
 def _heads_first(lead: int) -> list[int]:

@@ -151,12 +151,47 @@ def test_derivatives_by_differences():
         np.testing.assert_allclose(found, (a - b) / (2 * step), rtol=1e-5, atol=1e-7)
 
 
-def test_gradient_inside_a_loop():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_derivatives_without_the_blocks_above_the_diagonal(dtype):
+    """First and second; more queries than keys, fewer, as many, and blocks that they fill or do not fill."""
+    inputs = open_inputs(dtype)
+    weights = layers.Input((None, 4, 2), dtype=dtype)
+    results = []
+    for y in (ops.dot_product_attention(*inputs, is_causal=True, scale=1.0, flash_attention=False,
+                                        attn_logits_soft_cap=2.0),
+              by_blocks(*inputs, causal=True, cap=2.0, block=2)):  # fmt: skip
+        first = grad(ops.sum(y * weights), inputs)
+        results += [y, *first, *grad(sum(ops.sum(ops.sin(g)) for g in first), [*inputs, weights])]
+    f = gnomon.function([*inputs, weights], results)
+    for batch, t, s in [(1, 6, 6), (2, 5, 5), (2, 7, 3), (1, 1, 4), (3, 4, 1), (1, 2, 9)]:
+        found = f(*data(dtype, batch, t, s), np.random.default_rng(1).standard_normal((batch, t, 4, 2)).astype(dtype))
+        half = len(found) // 2
+        for plain, blocks in zip(found[:half], found[half:], strict=True):
+            tolerance = TOLERANCE[dtype] * max(1.0, abs(plain).max())
+            np.testing.assert_allclose(blocks, plain, rtol=0, atol=tolerance)
+
+
+def test_blocks_above_the_diagonal_are_left_out():
+    """Of four times four blocks ten are looked at, there and back."""
+    inputs = open_inputs("float32", 2, 2, 8, 8)
+    y = by_blocks(*inputs, causal=True, block=16)
+    f = gnomon.function(inputs, [y, *grad(ops.sum(ops.square(y)), inputs)])
+    x = data("float32", 1, 64, 64, 2, 2, 8, 8)
+    products = [r.count for r in f.profile(*x, repeat=1).rows if r.label.startswith("contract")]
+    assert products == [10] * len(products)
+    assert len(products) == 7
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradient_inside_a_loop(causal):
     """Its rule must refer to the values of the step."""
     q, k, v = open_inputs("float64")
     results = []
     for way in (False, True):
-        again = lambda x, _, way=way: (ops.dot_product_attention(x, k, k, flash_attention=way), None)
+        again = lambda x, _, way=way: (
+            ops.dot_product_attention(x, k, k, is_causal=causal, flash_attention=way),
+            None,
+        )
         last, _ = ops.scan(again, q, length=3)
         results += grad(ops.sum(ops.sin(last)), [q, k])
     f = gnomon.function([q, k], results)
@@ -165,9 +200,10 @@ def test_gradient_inside_a_loop():
         np.testing.assert_allclose(blocks, plain, rtol=1e-9, atol=1e-12)
 
 
-def test_mapped_over_slices():
+@pytest.mark.parametrize("causal", [False, True])
+def test_mapped_over_slices(causal):
     x = data(batch=4)
-    f = lambda parts: grad(ops.sum(ops.sin(by_blocks(*parts))), parts)
+    f = lambda parts: grad(ops.sum(ops.sin(by_blocks(*parts, causal=causal))), parts)
     many = ops.vectorized_map(lambda parts: tuple(f([p[None] for p in parts])), tuple(x))
     inputs = open_inputs("float64")
     at_once = gnomon.function(inputs, f(inputs))(*x)
