@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 from gnomon.compiler.kernel import Buffer, Load
 from gnomon.compiler.lowering.cuda_library import (
-    DEEP,
     LARGE,
     Call,
     Epilogue,
@@ -141,7 +140,7 @@ def _forward(work: Work, x: Load, w: Load) -> list[Piece | Call] | None:
     if epilogue.act != "none" and epilogue.bias is None:
         epilogue = epilogue_of(work.sums, Offers())
     result, rest = work.result(epilogue)
-    if result.dtype != x.dtype or rest and typical(extent_of(work.sums.axes)) < DEEP:
+    if result.dtype != x.dtype or rest and not work.pays_in_two():
         return None
     order = (filters, *of.taps)
     kernel = Buffer("filters", x.dtype, tuple(a.extent for a in order))
@@ -169,7 +168,7 @@ def _backward_filter(work: Work, x: Load, g: Load) -> list[Piece | Call] | None:
     order = (filters, *of.taps)
     kernel = Buffer("filters", x.dtype, tuple(a.extent for a in order))
     epilogue = epilogue_of(work.sums, Offers())
-    if epilogue.value.dtype != x.dtype:
+    if epilogue.value.dtype != x.dtype or not work.pays_in_two():
         return None
     call = _call(work, "cudnn.backward_filter", of, filters, epilogue, [x.buffer, g.buffer], kernel)
     return [call, work.kernel_of(work.rest(epilogue, Load(kernel, tuple(Size.of(a) for a in order))))]

@@ -63,8 +63,9 @@ EACH = 2 * 64**3
 """The same for each product of a batch."""
 NARROW = 16
 """With fewer rows, columns or terms a product is bound by memory, and kernels of our own are as good."""
-DEEP = 256
-"""Terms of each sum from which a product and what follows it may be two steps."""
+DEEP, HARD = 256, 2 * 512**3
+"""Terms of each sum, and operations, from which a product and what follows it may be two steps: if a library is a third
+quicker at 50 TFLOP/s, that is what 8 bytes of traffic for each element and a launch of 2 microseconds cost."""
 TYPICAL = 128
 """What a symbolic size is taken to be when work is estimated."""
 WORKSPACE = {"sm_90": 32 << 20}
@@ -182,6 +183,11 @@ class Work:
     def compute(self) -> str:
         """What the products of float32 may be computed in."""
         return str(getattr(self.target, "matrix", "float32"))
+
+    def pays_in_two(self) -> bool:
+        """Whether what follows the sums may be a step of its own."""
+        depth = typical(extent_of(self.sums.axes))
+        return depth >= DEEP and 2 * depth * typical(extent_of(self.outer)) >= HARD
 
     def workspace(self) -> Buffer:
         return Buffer("workspace", "uint8", (WORKSPACE.get(self.target.cpu, OTHERWISE),))
@@ -430,7 +436,7 @@ def _matmul(work: Work) -> list[Piece | Call] | None:
         if not rest:
             return found
         split = split or [*found, work.kernel_of(rest)]
-    return split if typical(extent_of(sums.axes)) >= DEEP else None
+    return split if work.pays_in_two() else None
 
 
 def _large(work: Work) -> bool:

@@ -32,6 +32,7 @@ def weight(number: int, *shape: int, dtype: str = "float32") -> Node:
 
 
 X, W, V = leaf(1, B, 256), weight(1, 256, 512), weight(2, 512)
+DEEP_X, DEEP_W = leaf(30, B, 1024), weight(30, 1024, 1024)
 
 
 def program(
@@ -105,7 +106,7 @@ def test_what_the_other_library_does_stays_ours() -> None:
 
 @pytest.mark.parametrize("act, told", [("gelu", "gelu"), ("erf", "none"), ("tanh", "none")])
 def test_gelu_is_taken_in_the_form_that_the_library_computes(act: str, told: str) -> None:
-    z = build.add(build.matmul(X, W), V)
+    z = build.add(build.matmul(DEEP_X, DEEP_W), weight(31, 1024))
     if act == "gelu":
         inner = build.multiply(build.add(z, build.multiply(build.multiply(z, build.square(z)), 0.044715)), 0.7978845608)
         y = build.multiply(build.multiply(z, 0.5), build.add(build.tanh(inner), 1.0))
@@ -113,21 +114,22 @@ def test_gelu_is_taken_in_the_form_that_the_library_computes(act: str, told: str
         y = build.multiply(build.multiply(z, 0.5), build.add(build.apply("erf", build.multiply(z, 0.7071067812)), 1.0))
     else:
         y = build.tanh(z)
-    made = program([y])
+    made = program([y], inputs=[DEEP_X])
     (step,) = steps(made)
     assert dict(step.parameters)["epilogue"] == told
     assert len(launches(made)) == (told == "none")  # the rest is a kernel: the sums are deep enough to pay for that
 
 
-def test_shallow_sums_are_not_split() -> None:
-    x, w = leaf(3, B, 64), weight(3, 64, 2048)
+@pytest.mark.parametrize("deep, columns", [(64, 65536), (512, 512)], ids=["shallow", "quick"])
+def test_what_does_not_pay_is_not_split(deep: int, columns: int) -> None:
+    x, w = leaf(3, B, deep), weight(3, deep, columns)
     assert steps(program([build.relu(build.matmul(x, w))], inputs=[x]))
     assert not steps(program([build.tanh(build.matmul(x, w))], inputs=[x]))
 
 
 def test_a_value_that_is_wanted_too_is_read_from_where_it_is_stored() -> None:
-    z = build.add(build.matmul(X, W), V)
-    made = program([z, build.tanh(z)])
+    z = build.add(build.matmul(DEEP_X, DEEP_W), weight(31, 1024))
+    made = program([z, build.tanh(z)], inputs=[DEEP_X])
     (step,), (launch,) = steps(made), launches(made)
     assert names(made, step.outputs) == ["output0"]
     assert dict(step.parameters)["at_bias"] == 0
@@ -156,9 +158,9 @@ def test_a_residual_is_added_by_the_library() -> None:
 
 
 def test_gradients_read_their_operands_transposed() -> None:
-    loss = build.reduce("sum", build.square(build.matmul(X, W)), (0, 1))
-    dx, dw = grad(loss, [X, W])
-    forms = {(dict(s.parameters)["x"], dict(s.parameters)["w"]) for s in steps(program([dx, dw]))}
+    loss = build.reduce("sum", build.square(build.matmul(DEEP_X, DEEP_W)), (0, 1))
+    dx, dw = grad(loss, [DEEP_X, DEEP_W])
+    forms = {(dict(s.parameters)["x"], dict(s.parameters)["w"]) for s in steps(program([dx, dw], inputs=[DEEP_X]))}
     assert forms == {("plain", "plain"), ("plain", "transposed"), ("transposed", "plain")}
 
 
@@ -209,7 +211,7 @@ def test_new_cards_have_more_workspace() -> None:
 # ---- convolutions
 
 
-PICTURES, KERNEL = leaf(20, B, 14, 14, 16), weight(20, 3, 3, 16, 32)
+PICTURES, KERNEL = leaf(20, B, 14, 14, 32), weight(20, 3, 3, 32, 32)
 
 
 def test_a_convolution_packs_its_kernel_first() -> None:
@@ -219,10 +221,10 @@ def test_a_convolution_packs_its_kernel_first() -> None:
     assert step.name == "cudnn.forward"
     assert names(made, step.inputs)[1:] == ["filters", "w21"]
     assert names(made, step.outputs) == ["output0"]
-    assert made.slots[step.inputs[0]].shape == (B, 16, 16, 16)
-    assert made.slots[step.inputs[1]].shape == (32, 3, 3, 16)
+    assert made.slots[step.inputs[0]].shape == (B, 16, 16, 32)
+    assert made.slots[step.inputs[1]].shape == (32, 3, 3, 32)
     told = dict(step.parameters)
-    assert [told[name] for name in "nhwckrspq"] == [B, 16, 16, 16, 32, 3, 3, 14, 14]
+    assert [told[name] for name in "nhwckrspq"] == [B, 16, 16, 32, 32, 3, 3, 14, 14]
     assert (told["epilogue"], told["bias"], told["stride_h"], told["dilation_w"]) == ("relu", "yes", 1, 1)
 
 
@@ -241,7 +243,7 @@ def test_gradients_of_a_convolution() -> None:
     made = program([dx], [(KERNEL, build.subtract(KERNEL, build.multiply(dw, 0.1)))], inputs=[PICTURES])
     assert sorted(s.name for s in steps(made)) == ["cudnn.backward_filter", "cudnn.forward", "cudnn.forward"]
     (back,) = [s for s in steps(made) if s.name == "cudnn.backward_filter"]
-    assert made.slots[back.outputs[0]].shape == (32, 3, 3, 16)
+    assert made.slots[back.outputs[0]].shape == (32, 3, 3, 32)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +255,9 @@ def test_other_convolutions_stay_ours(channels: int, window: int, filters: int) 
 
 
 def test_a_convolution_of_single_pixels_is_a_product() -> None:
-    w = weight(23, 1, 1, 16, 64)
+    w = weight(23, 1, 1, 32, 64)
     told = dict(steps(program([conv(PICTURES, w)], inputs=[PICTURES]))[0].parameters)
-    assert (told["m"], told["n"], told["k"]) == (196 * B, 64, 16)
+    assert (told["m"], told["n"], told["k"]) == (196 * B, 64, 32)
 
 
 def test_a_kernel_that_stays_is_packed_once() -> None:

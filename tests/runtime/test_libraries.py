@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gnomon.compiler.compile import Request, compile
+from gnomon.compiler.dtypes import decoded, encoded, rounded
 from gnomon.compiler.errors import DeviceError
 from gnomon.compiler.grad import grad
 from gnomon.compiler.graph import Node
@@ -35,10 +36,6 @@ pytestmark = pytest.mark.skipif(compiler() is None or emulates() is None, reason
 B, N = symbol("b"), symbol("n")
 
 
-def leaf(number: int, *shape: object, dtype: str = "float32") -> Node:
-    return Input(number, f"x{number}", dtype, shape)()  # type: ignore[arg-type]
-
-
 def conv(x: Node, w: Node, stride: int = 1, dilation: int = 1) -> Node:
     patches = build.patches(x, 1, w.shape[:2], (stride, stride), (dilation, dilation))
     return Contract((0, 1, 2, 3, 4, 5), (3, 4, 5, 6), (0, 1, 2, 6))(patches, w)
@@ -59,7 +56,8 @@ class Case:
     sizes: Sequence[dict[str, int]] = ({"b": 1}, {"b": 3})
 
 
-def cases() -> dict[str, Case]:
+def cases(dtype: str = "float32") -> dict[str, Case]:
+    leaf: Any = lambda number, *shape: Input(number, f"x{number}", dtype, shape)()
     product, forward, backward = "cublaslt.matmul", "cudnn.forward", "cudnn.backward_filter"
     x, w, bias = leaf(0, B, 192), leaf(1, 192, 160), leaf(2, 160)
     other, y = leaf(3, B, 160), leaf(4, 160)
@@ -78,11 +76,11 @@ def cases() -> dict[str, Case]:
     found["transposed"] = Case(
         [left.inputs[0], right.inputs[0]], [build.matmul(left, right)], [product], ({"b": 1}, {"b": 19})
     )
-    deep, wide = leaf(7, B, 320), leaf(8, 320, 128)
+    deep, wide = leaf(7, B, 1100), leaf(8, 1100, 1024)
     hidden = build.matmul(deep, wide)
     found["two steps"] = Case([deep, wide], [hidden, build.tanh(hidden)], [product])
-    found["split"] = Case([deep, wide], [build.tanh(build.add(build.matmul(deep, wide), leaf(9, 128)))], [product])
-    found["split"].inputs.append(leaf(9, 128))
+    found["split"] = Case([deep, wide], [build.tanh(build.add(build.matmul(deep, wide), leaf(9, 1024)))], [product])
+    found["split"].inputs.append(leaf(9, 1024))
     part = build.slice(leaf(10, 256, 256), (64, 0), (192, 256))
     found["part"] = Case([x, leaf(10, 256, 256)], [build.matmul(x, part)], [product])
     q, k = leaf(11, B, 65, 66), leaf(12, B, 67, 66)
@@ -95,7 +93,7 @@ def cases() -> dict[str, Case]:
     loss = build.reduce("sum", build.square(build.relu(build.matmul(x, w))), (0, 1))
     found["gradients"] = Case([x, w], grad(loss, [x, w]), [product] * 2, ({"b": 1}, {"b": 5}))  # type: ignore[arg-type]
 
-    pictures, kernel, of_filters = leaf(20, B, 11, 10, 16), leaf(21, 3, 3, 16, 24), leaf(22, 24)
+    pictures, kernel, of_filters = leaf(20, B, 11, 10, 32), leaf(21, 3, 3, 32, 40), leaf(22, 40)
     around = build.pad(pictures, (0, 1, 1, 0), (0, 1, 1, 0))
     made = conv(around, kernel)
     found |= {
@@ -163,6 +161,20 @@ def test_descriptors_are_destroyed_when_nobody_has_them(library: str, name: str)
     assert counted(library)["living"] == before
 
 
+@pytest.mark.parametrize("name", ["relu", "with relu", "two steps", "its gradients"])
+def test_numbers_of_16_bits(name: str) -> None:
+    """Stored so, and computed in 32: an element is off by no more than its own rounding."""
+    case = cases("bfloat16")[name]
+    program = compile(Request("f", case.inputs, case.outputs), TARGET)
+    assert sorted(s.name for s in all_steps(program.steps) if isinstance(s, Library)) == sorted(case.calls)
+    given = [rounded("bfloat16", a) for a in arrays(case, {"b": 2})]
+    want = evaluate_graph(case.outputs, dict(zip(case.inputs, given, strict=True)))
+    found = executable(program)(*(encoded("bfloat16", a) for a in given))
+    for got, expected in zip(found, want, strict=True):
+        scale = np.abs(expected).max(initial=1)
+        np.testing.assert_allclose(decoded("bfloat16", got), expected, rtol=2**-7, atol=2**-7 * scale)
+
+
 def test_algorithms_are_asked_for_once() -> None:
     found, programs, module = compiled()
     run = executable(programs["plain"], module)
@@ -183,11 +195,11 @@ def test_factors_are_rounded_as_the_target_says(name: str, matrix: str, bits: in
     given = arrays(case, {"b": 2})
     (got,) = executable(program)(*given)
 
-    def rounded(x: np.ndarray) -> np.ndarray:
+    def less_exact(x: np.ndarray) -> np.ndarray:
         mantissa, exponent = np.frexp(x)
         return np.ldexp(np.rint(mantissa * 2.0**bits) / 2.0**bits, exponent).astype(np.float32)
 
-    (want,) = evaluate_graph(case.outputs, {n: rounded(a) for n, a in zip(case.inputs, given, strict=True)})
+    (want,) = evaluate_graph(case.outputs, {n: less_exact(a) for n, a in zip(case.inputs, given, strict=True)})
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     (exact,) = evaluate_graph(case.outputs, dict(zip(case.inputs, given, strict=True)))
     assert (np.abs(got - exact).max() > 1e-4) == (matrix != "float32")
@@ -249,7 +261,7 @@ def test_what_cudnn_refuses_is_told_in_its_words() -> None:
     step = changed(step_of("convolution"), stride_h=0)
     with pytest.raises(DeviceError) as error:
         call(dnn.makers(), step, operands_of(step, compiled()[1]["convolution"], {"b": 2}), {"b": 2})
-    assert "cuDNN could not convolve float32[2, 13, 12, 16], 24 kernels of 3 x 3" in str(error.value)
+    assert "cuDNN could not convolve float32[2, 13, 12, 32], 40 kernels of 3 x 3" in str(error.value)
     assert "cudnnSetConvolution2dDescriptor returned CUDNN_STATUS_BAD_PARAM (!(ph >= 0 &&" in str(error.value)
 
 
