@@ -19,7 +19,7 @@ from gnomon.compiler import grad as differentiation
 from gnomon.compiler.errors import ArgumentError, DisconnectedError, DTypeError, GraphError, ShapeError
 from gnomon.compiler.graph import Node, origins, replace, walk
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.control import WithGradient
+from gnomon.compiler.ops.control import WithGradient, with_gradient
 from gnomon.compiler.passes import stabilize
 from gnomon.compiler.sizes import product
 from gnomon.compiler.vectorize import vectorize
@@ -332,7 +332,7 @@ def _with_gradient(f: Callable[..., Any], tensors: list[Tensor]) -> Any:
 
         return gradients
 
-    wrapped = [Tensor(WithGradient(rule(k))(*arguments, y)) for k, y in enumerate(flat)]
+    wrapped = [Tensor(with_gradient(y, arguments, rule(k))) for k, y in enumerate(flat)]
     return type(outputs)(wrapped) if many else wrapped[0]
 
 

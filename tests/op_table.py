@@ -29,7 +29,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Item, Node, TensorType
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
-from gnomon.compiler.ops.control import Cond, SubGraph, WithGradient
+from gnomon.compiler.ops.control import Cond, SubGraph, WithGradient, with_gradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise
 from gnomon.compiler.ops.leaves import Array, Input, fresh_input
 from gnomon.compiler.ops.order import Cumulate, Rank
@@ -568,6 +568,9 @@ def _twice(g: Node) -> list[Node | None]:
 
 
 row("WithGradient", [Arg((n, m))], lambda x: WithGradient(_twice)(x, build.multiply(x, 2.0)), lambda x: 2 * x)
+row("GivenGradient", [Arg((n, m)), Arg((n, m))],
+    lambda x, y: with_gradient(build.multiply(x, y), [x, y], lambda g: [build.multiply(g, y), build.multiply(g, x)]),
+    lambda x, y: x * y)
 
 
 def _made_again(x: Node, w: Node) -> list[Node]:

@@ -221,7 +221,9 @@ def choose(pred: Node, then: Sequence[Node], orelse: Sequence[Node], inside: tup
 class WithGradient(Op):
     """The value of the last input, whose gradient with respect to the others is what `rule` makes of the incoming one.
 
-    rule   gradient of the result -> one node, or None, per input but the last; compared by identity
+    rule   gradient of the result -> one node, or None, per input but the last; compared by identity. It refers to no
+           other node: when the graph is copied with other nodes, it would go on referring to the old ones. What does
+           is for `with_gradient`
     """
 
     rule: Callable[[Node], Sequence[Node | None]]
@@ -259,3 +261,54 @@ def _no_rule(g: Node) -> Any:
         "a function with a custom gradient was mapped over slices and then differentiated: differentiate inside "
         "vectorized_map instead"
     )
+
+
+@dataclass(frozen=True)
+class GivenGradient(WithGradient):
+    """The value of the last input, whose gradients with respect to some of the others are those of a graph.
+
+    rule   the graph: of the incoming gradient and all inputs but the last
+    wrt    for each of its results, which input it is the gradient of
+    All that the gradients are made of is among the inputs, and follows when the graph is copied with other nodes.
+    """
+
+    rule: SubGraph
+    wrt: tuple[int, ...]
+
+    def grad(self, g, out, *inputs):
+        from gnomon.compiler.ops import build
+
+        found: list[Node | None] = [None] * len(inputs)
+        for place, gradient in zip(self.wrt, self.rule(g, *inputs[:-1]), strict=True):
+            before = found[place]
+            found[place] = gradient if before is None else build.add(before, gradient)
+        return tuple(found)
+
+    def batch(self, size, inputs, mapped):
+        from gnomon.compiler.ops import build
+
+        both = [x if m else build.repeat_first(x, size) for x, m in zip(inputs, mapped, strict=True)]
+        leaves = tuple(fresh_input("operand", TensorType(x.dtype, (size, *x.shape))) for x in self.rule.inputs)
+        outputs = WALKS["vectorize"](self.rule.outputs, dict(zip(self.rule.inputs, leaves, strict=True)), size)
+        return GivenGradient(SubGraph(leaves, tuple(outputs)), self.wrt)(*both)
+
+
+def with_gradient(value: Node, wrt: Sequence[Node], rule: Callable[[Node], Sequence[Node | None]]) -> Node:
+    """`value`, whose gradient with respect to each node of `wrt` is what `rule` makes of the incoming one, if anything.
+
+    The rule is asked once, now. Of what it reads, all that does not depend on the incoming gradient becomes an input.
+    """
+    incoming = fresh_input("gradient", value.type)
+    given = [(x, d) for x, d in zip(wrt, rule(incoming), strict=True) if d is not None]
+    gradients = [d for _, d in given]
+    moving = {incoming}
+    used = list(gradients)
+    for node in walk(gradients):
+        if any(x in moving for x in node.inputs):
+            moving.add(node)
+            used += node.inputs
+    read = dict.fromkeys([*wrt, *(x for x in used if x not in moving and (x.inputs or isinstance(x.op, Input)))])
+    leaves = {x: fresh_input("operand", x.type) for x in read}
+    body = SubGraph((incoming, *leaves.values()), tuple(replace(gradients, leaves)))
+    place = {x: k for k, x in enumerate(read)}
+    return GivenGradient(body, tuple(place[x] for x, _ in given))(*read, value)

@@ -6,7 +6,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.graph import Env, Item, Node
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
-from gnomon.compiler.ops.control import Tuple, WithGradient
+from gnomon.compiler.ops.control import GivenGradient, Tuple, WithGradient
 from gnomon.compiler.ops.elementwise import Cast, Elementwise, StopGradient
 from gnomon.compiler.ops.leaves import Input
 from gnomon.compiler.ops.reduce import Reduce
@@ -61,7 +61,7 @@ def drop_stop_signs(node: Node) -> Node | None:
     return node.inputs[0]
 
 
-@watch(WithGradient)
+@watch(WithGradient, GivenGradient)
 def drop_given_gradients(node: Node) -> Node | None:
     """with_gradient(..., x) -> x, differentiation being over."""
     return node.inputs[-1]

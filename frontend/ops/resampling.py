@@ -16,7 +16,7 @@ import numpy as np
 
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
-from gnomon.compiler.ops.control import WithGradient
+from gnomon.compiler.ops.control import with_gradient
 from gnomon.compiler.sizes import Dim, ceildiv, maximum
 from gnomon.tensor import evaluate_now
 
@@ -117,9 +117,10 @@ def resampled(x: Node, axis: int, size: Dim, method: str, antialias: bool = Fals
     return _linear(x, axis, there, back)
 
 
-def _linear(x: Node, axis: int, there: Taps, back: Taps) -> Node:
-    """`there` of x; its derivative is `back`, whose own is `there`."""
-    return WithGradient(lambda g: (_linear(g, axis, back, there),))(x, there.of(x, axis))
+def _linear(x: Node, axis: int, there: Taps, back: Taps, times: int = 2) -> Node:
+    """`there` of x; its derivative is `back`, whose own is `there`: said so often, for nobody differentiates more."""
+    value = there.of(x, axis)
+    return with_gradient(value, [x], lambda g: [_linear(g, axis, back, there, times - 1)]) if times else value
 
 
 def tables(old: Dim, new: Dim, method: str, antialias: bool, dtype: str) -> tuple[Taps, Taps]:
