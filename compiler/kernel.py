@@ -215,6 +215,17 @@ class Lanes(Expr):
         self.dtype, self.kind, self.index, self.x = x.dtype, kind, index, x
 
 
+class Shuffle(Expr):
+    """CUDA: the value that `x` has in the thread of the same warp whose number differs in the bit `lane` (1, 2 … 16).
+    All threads of the warp must come by."""
+
+    __slots__ = ("x", "lane")
+
+    def __init__(self, x: Expr, lane: int):
+        assert lane in (1, 2, 4, 8, 16), lane
+        self.dtype, self.x, self.lane = x.dtype, x, lane
+
+
 class Value(Atom, metaclass=Interned):
     """An integer expression used in an index: what a gather reads. Clamped to its range by whoever makes it."""
 
@@ -337,12 +348,13 @@ class Alloc:
 
 @dataclass(frozen=True, eq=False)
 class Barrier:
-    """CUDA: all threads of the block meet. On the CPU nothing.
+    """CUDA: all threads of the block meet, or those of each warp for themselves. On the CPU nothing.
 
     everywhere   a buffer of two numbers (uint32), all bits 0 at first: the threads of all blocks meet, and count there.
                  Only in a kernel of which all blocks run at once
     """
 
+    warp: bool = False
     everywhere: Buffer | None = None
 
 
@@ -541,7 +553,7 @@ def heading(s: Stmt, names: Iterator[int]) -> list[str]:
         case Alloc():
             return [f"alloc {s.buffer!r}"]
         case Barrier():
-            return ["barrier of all blocks" if s.everywhere else "barrier"]
+            return [f"barrier{' of warps' if s.warp else ' of all blocks' if s.everywhere else ''}"]
         case View() if s.inside is not None and s.edge is not None:
             return lines(f"{s.row.name} = row {{0}} of {s.whole.name} if {{1}} else {s.edge.name}", s.number, s.inside)
         case View():
@@ -620,6 +632,8 @@ def _text(e: Expr, texts: Mapping[Expr, str]) -> str:
             return f"{e.kind}[{', '.join(f'{a.name}<{a.extent}' for a in e.axes)}]({texts[e.body]})"
         case Lanes():
             return f"{e.kind}_lanes[{e.index.name}<{e.index.extent}]({texts[e.x]})"
+        case Shuffle():
+            return f"shuffle{e.lane}({texts[e.x]})"
     raise AssertionError(type(e))
 
 
@@ -691,6 +705,8 @@ class Rewriter:
                 return Fold(e.kind, e.axes, d[e.body])
             case Lanes():
                 return Lanes(e.kind, e.index, d[e.x])
+            case Shuffle():
+                return Shuffle(d[e.x], e.lane)
         return e
 
     def body(self, statements: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
@@ -708,15 +724,15 @@ class Rewriter:
                 return If(self.expr(s.condition), self.body(s.then), self.body(s.orelse))
             case Prefetch():
                 return Prefetch(s.buffer, self.size(s.index))
-            case CopyVector():
-                return replace(s, t=self.size(s.t), s=self.size(s.s))
-            case MultiplyFragments():
-                return replace(s, t=self.size(s.t), x=self.size(s.x), w=self.size(s.w))
             case View():
                 inside = None if s.inside is None else self.expr(s.inside)
                 return replace(s, number=self.size(s.number), inside=inside)
             case Rounds():
                 return replace(s, body=self.body(s.body), until=None if s.until is None else self.expr(s.until))
+            case CopyVector():
+                return replace(s, t=self.size(s.t), s=self.size(s.s))
+            case MultiplyFragments():
+                return replace(s, t=self.size(s.t), x=self.size(s.x), w=self.size(s.w))
             case CopyTransposed():
                 strides = self.size(s.target_stride), self.size(s.source_stride)
                 return CopyTransposed(
@@ -730,7 +746,7 @@ def children(e: Expr) -> tuple[Expr, ...]:
     match e:
         case Apply():
             return e.args
-        case Cast() | Bitcast() | Lanes():
+        case Cast() | Bitcast() | Lanes() | Shuffle():
             return (e.x,)
         case Fold():
             return (e.body,)

@@ -229,7 +229,7 @@ def _of_block(p: Part, buffers: Mapping[Buffer, Buffer], number: int, block: Dim
     (loop,) = body
     assert isinstance(loop, For)
     extent = loop.index.extent
-    at = Local("at", "int64")
+    at = Local("block", "int64")
     here = Size.of(Value(at, p.blocks(threads)))
     begin = Let(at, IndexValue("int64", block))
     if p.form == "block":

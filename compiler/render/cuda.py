@@ -48,6 +48,7 @@ from gnomon.compiler.kernel import (
     Local,
     MultiplyFragments,
     Prefetch,
+    Shuffle,
     Stmt,
     Store,
     Value,
@@ -61,6 +62,7 @@ from gnomon.compiler.render.cuda_launch import (
     AXES,
     all_expressions,
     geometry,
+    is_greedy,
     operands,
     pooled,
 )
@@ -72,12 +74,19 @@ from gnomon.compiler.sizes import (
     FloorDiv,
     Index,
     Max,
+    Size,
     Symbol,
     atoms,
     bounds,
+    coefficient,
+    known_factor,
     non_negative,
     product,
 )
+
+RESIDENT = 512
+"""Threads of a multiprocessor that a greedy kernel must leave room for, with 128 registers each: they wait for memory
+in turn."""
 
 WIDE = 96
 """An expression whose text is longer than this gets a name."""
@@ -126,6 +135,7 @@ class Writer:
         self.taken: set[str] = {name, *KEYWORDS, *_functions(kernel)}
         self.numbered = 0  # names of the form v1, v2 in scope
         self.lanes: dict[Expr, str] = {}  # reductions over lanes that the statement at hand has already computed
+        self.moved: dict[Load | Store, str] = {}  # what is moved with its neighbours, and where it is meanwhile
         self.expanded: dict[Expr, Expr] = {}  # applications that have no spelling here, in simpler functions
         self.varying: set[Index | Local] = set()  # what may differ between threads of one block
         self.divergent = False  # whether threads of one block may differ in coming by here
@@ -146,7 +156,9 @@ class Writer:
             place = "gn_shared" if offset == 0 else f"(gn_shared + {self._size(offset)})"
             self._line(f"{ctype(b.dtype)} *const {self._named(b, b.name)} = ({ctype(b.dtype)} *){place};")
         self._body(self.kernel.body)
-        bounds = f"__launch_bounds__({product(self.geometry.block)})"
+        threads = product(self.geometry.block)
+        resident = f", {max(1, RESIDENT // threads)}" if is_greedy(self.kernel) else ""
+        bounds = f"__launch_bounds__({threads}{resident})"
         head = f'extern "C" __global__ void {bounds} {self.name}({", ".join(arguments)}) {{'
         return "\n".join([f"// {' '.join(self.kernel.label.split())}", head, *self.lines, "}", ""])
 
@@ -205,7 +217,7 @@ class Writer:
                 self._alloc(s.buffer)
             case Barrier():
                 self._converged("a barrier")
-                self._line("__syncthreads();")
+                self._line("__syncwarp();" if s.warp else "__syncthreads();")
             case If():
                 (condition,) = self._evaluate(s.condition)
                 varies = self._varies(s.condition)
@@ -248,6 +260,10 @@ class Writer:
         self._line(f"{space}{ctype(b.dtype)} {self._named(b, b.name)}{size};")
 
     def _store(self, s: Store) -> None:
+        if s in self.moved:
+            (value,) = self._evaluate(s.value)
+            self._line(f"{self.moved[s]} = {bare(value)};")
+            return
         with self._once(s.buffer):
             self._assign(s)
 
@@ -301,6 +317,8 @@ class Writer:
                 with self._scope(""):
                     self._named(s.index, s.index.name)
                     self._lockstep(s.index, s.body, "")
+            case "vector" if self._moves(s):
+                self._vector(s)
             case _:
                 if s.kind in ("vector", "unroll"):
                     self._line("#pragma unroll")
@@ -359,11 +377,70 @@ class Writer:
                 case Load():
                     inside = {a for i in e.index for a in atoms(i)}
                     varies = e.buffer.space in ("local", "register") or not self.varying.isdisjoint(inside)
+                case Shuffle():
+                    varies = True
                 case _:
                     varies = False
             if varies:
                 return True
         return False
+
+    # -- vectors: what a vector loop reads and writes side by side is moved as one
+
+    def _moves(self, s: For) -> list[Load | Store]:
+        """Loads and stores of a vector loop, done in every iteration, of neighbours in global memory."""
+        stores = Counter(t.buffer for t in statements(s.body) if isinstance(t, Store))
+        found: dict[Load | Store, None] = {}
+        written: set[Buffer] = set()
+        for t in s.body:
+            if not isinstance(t, (Let, Store)):
+                return []  # what is inside may be left out, or read what has been stored before
+            for e in expressions(operands(t)):
+                if isinstance(e, Load) and e.buffer in written:
+                    return []
+                if isinstance(e, Load) and e.mask is None and self._is_wide(s.index, e.buffer, e.index):
+                    found[e] = None
+            if isinstance(t, Store):
+                written.add(t.buffer)
+                if stores[t.buffer] == 1 and self._is_wide(s.index, t.buffer, t.index):
+                    found[t] = None
+        return list(found)
+
+    def _is_wide(self, lane: Index, b: Buffer, index: tuple[Dim, ...]) -> bool:
+        """Whether the lanes' elements are neighbours, and the first at a multiple of their number, known before."""
+        offset = b.offset(index)
+        if b.space != "global" or coefficient(offset, lane) != 1:
+            return False
+        first = offset - Size.of(lane)
+        known = all(a in self.names for a in atoms(first) if isinstance(a, Index))
+        inside = expressions(a.x for a in atoms(first) if isinstance(a, Value))
+        known = known and all(e in self.names for e in inside if isinstance(e, Local))
+        assert isinstance(lane.extent, int)
+        return known and known_factor(first) % lane.extent == 0
+
+    def _vector(self, s: For) -> None:
+        lane, moved = s.index, self._moves(s)
+        with self._scope(""):
+            before, stores = dict(self.moved), []
+            for m in moved:
+                (first,) = self._evaluate(IndexValue("int64", m.buffer.offset(m.index) - Size.of(lane)))
+                kind, place = f"gn_vector<{ctype(m.buffer.dtype)}, {lane.extent}>", f"{self.names[m.buffer]} + {first}"
+                name = self._free(f"{m.buffer.name}_{lane.extent}")
+                if isinstance(m, Store):
+                    self._line(f"{kind} {name};")
+                    stores.append((m, f"gn_store({place}, {name});"))
+                else:
+                    self._line(f"const {kind} {name} = gn_load<{kind}>({place});")
+                self.moved[m] = name
+            self._line("#pragma unroll")
+            with self._loop(lane) as i:
+                for m in moved:
+                    self.moved[m] = f"{self.moved[m]}.at[{i}]"
+                self._body(s.body)
+            for store, text in stores:
+                with self._once(store.buffer):
+                    self._line(text)
+            self.moved = before
 
     # -- lanes: a vector loop with reductions over its lanes runs statement by statement, all lanes of each
 
@@ -434,7 +511,8 @@ class Writer:
         for e in order:
             text = self._expression(e, texts)
             shared = uses[e] > 1 and not isinstance(e, (Const, Local, Lanes)) and not re.fullmatch(r"\w+", text)
-            if shared or (len(text) > WIDE and e not in roots):
+            # a shuffle apart: as an operand of || it might not be done by all
+            if shared or isinstance(e, Shuffle) or (len(text) > WIDE and e not in roots):
                 self.numbered += 1
                 name = self._free(f"v{self.numbered}")
                 self._line(f"const {ctype(e.dtype)} {name} = {bare(text)};")
@@ -488,11 +566,19 @@ class Writer:
             case IndexValue():
                 text = self._size(e.size, texts)
                 return _wrapped(text) if e.dtype == "int64" else _cast(e.dtype, "int64", _wrapped(text))
+            case Load() if e in self.moved:
+                return self.moved[e]
             case Load():
                 text = self._element(e.buffer, self._size(e.buffer.offset(e.index), texts))
                 return text if e.mask is None else f"({texts[e.mask]} ? {text} : {_literal(Const(e.dtype, 0))})"
             case Cast():
                 return _cast(e.dtype, e.x.dtype, texts[e.x])
+            case Shuffle():
+                self._converged("a shuffle")
+                row = dtypes.named(e.dtype)
+                text = texts[e.x] if row.bits >= 32 else _cast("int32", e.dtype, texts[e.x])
+                text = f"__shfl_xor_sync(0xffffffffu, {bare(text)}, {e.lane})"
+                return text if row.bits >= 32 else _wrapped(_cast(e.dtype, "int32", text))
             case Bitcast():
                 return f"gn_bits<{ctype(e.dtype)}>({bare(texts[e.x])})"
             case Apply() if e in self.expanded:

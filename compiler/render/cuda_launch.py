@@ -38,6 +38,9 @@ STATIC_SHARED = 48 << 10
 ALIGNED = 16
 """Bytes that places in the launch's shared memory are multiples of."""
 
+GREEDY = 64
+"""Elements of a thread's tile from which the compiler must be told to leave registers for others."""
+
 WARP = 32
 
 AXES = ("x", "y", "z")
@@ -163,6 +166,19 @@ def pooled(kernel: Kernel) -> tuple[dict[Buffer, Dim], Dim]:
                 places[s.buffer] = total
                 total = total + ceildiv(size, ALIGNED) * ALIGNED
     return places, total
+
+
+def has_sides(kernel: Kernel) -> bool:
+    """Whether what blocks do differs so much that shared memory belongs to one side of a condition."""
+    return any(_has_shared((*s.then, *s.orelse)) for s in statements(kernel.body) if isinstance(s, If))
+
+
+def is_greedy(kernel: Kernel) -> bool:
+    """Whether it would take more registers than leave room for others: several kernels in one, of which all get as many
+    as the one that wants most, and large tiles."""
+    held = [s.buffer for s in statements(kernel.body) if isinstance(s, Alloc) and s.buffer.space == "register"]
+    elements = [n for b in held if isinstance(n := product(b.shape), int)]
+    return has_sides(kernel) or max(elements, default=0) >= GREEDY
 
 
 def _placed(body: tuple[Stmt, ...], first: Dim, places: dict[Buffer, Dim]) -> Dim:

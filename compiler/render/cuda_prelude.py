@@ -17,6 +17,16 @@ template <class T, class F> gn_device T gn_bits(F x) {
   T r; memcpy(&r, &x, sizeof r); return r;
 }
 
+// Neighbouring elements, read and written as one: they begin at a multiple of their bytes, of 16 if they are more.
+template <class T, int n> struct alignas(sizeof(T) * n < 16 ? sizeof(T) * n : 16) gn_vector { T at[n]; };
+#ifdef GN_HOST
+#define GN_ALIGNED(p, V) if ((unsigned long long)(p) % alignof(V)) *(volatile int *)0 = 0
+#else
+#define GN_ALIGNED(p, V)
+#endif
+template <class V, class T> gn_device V gn_load(const T *p) { GN_ALIGNED(p, V); return *(const V *)p; }
+template <class V, class T> gn_device void gn_store(T *p, const V &v) { GN_ALIGNED(p, V); *(V *)p = v; }
+
 // All blocks of the launch wait for each other; `come` counts blocks, and how often all were there.
 #ifdef GN_HOST
 #define gn_grid_barrier(come) gn_barrier_of_all(come, __LINE__)

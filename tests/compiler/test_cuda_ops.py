@@ -182,11 +182,13 @@ def kinds(name: str) -> set[str]:
 
 
 def test_policy() -> None:
-    """Elementwise work is a thread for each element, a long row a block, a product a tile for each block."""
+    """Elementwise work is a thread for four elements, a row a team of threads, a product a tile for each block."""
     assert kinds("elementwise") == {"parallel"}
-    assert kinds("column_sum") == {"parallel", "serial"}
+    assert kinds("double") == {"parallel", "vector", "serial"}
+    assert kinds("column_sum") == {"block", "thread", "serial"}
     assert kinds("row_sum") == {"block", "thread", "serial"}
-    assert kinds("dense") == {"block", "thread", "serial", "unroll"}
+    assert kinds("softmax_of_static_rows") == {"block", "thread", "unroll"}
+    assert {"block", "thread"} <= kinds("dense")
     assert len(kernels(batch().programs["dense"])) == 1
     assert len(kernels(batch().programs["softmax_of_static_rows"])) == 1
 

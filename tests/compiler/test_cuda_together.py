@@ -68,11 +68,11 @@ def step_of(model: Any, x: np.ndarray, y: np.ndarray) -> Step:
 @cache
 def programs() -> dict[str, Program]:
     """Train steps with Adam of the article's kind of network and of the MNIST example's."""
-    models = {"perceptron": perceptron(512, 512), "convnet": convnet(28, 32, 128)}
+    models = {"article": perceptron(32), "perceptron": perceptron(512, 512), "convnet": convnet(28, 32, 128)}
     return {name: for_cuda(step_of(m, *data(m, 4)).function) for name, m in models.items()}
 
 
-@pytest.mark.parametrize("name, most", [("perceptron", 10), ("convnet", 16)])
+@pytest.mark.parametrize("name, most", [("article", 10), ("perceptron", 12), ("convnet", 16)])
 def test_a_train_step_is_few_launches(name: str, most: int) -> None:
     program = programs()[name]
     assert len(kernels(program)) <= most, program.kernels.keys()

@@ -36,7 +36,7 @@ _MEETING = re.compile("__sync|__shfl|gn_grid_barrier|gn_multiply")
 _NAME = re.compile(r"\) (\w+)\(")
 RESIDENT = 4
 """Blocks of a cooperative launch."""
-_ENTRY = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(')
+_ENTRY = re.compile(r'extern "C" __global__ void __launch_bounds__\([\d, ]+\) (\w+)\(')
 
 
 class EmulatorError(RuntimeError):
