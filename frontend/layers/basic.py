@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from gnomon import regularizers
-from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError
+from gnomon.compiler.ops import build
 from gnomon.config import image_data_format
 from gnomon.layers.activation import Elementwise
 from gnomon.layers.layer import Layer
 from gnomon.registry import deserialize_object, serialize_object
+from gnomon.tensor import Tensor
 from gnomon.utils import tree
 
 
@@ -57,11 +58,11 @@ class Rescaling(Elementwise):
     def call(self, inputs):
         return inputs.astype(self.compute_dtype) * self._of_channels(self.scale) + self._of_channels(self.offset)
 
-    def _of_channels(self, value: Any) -> np.ndarray:
-        array = np.asarray(value, dtypes.named(self.compute_dtype).numpy)
+    def _of_channels(self, value: Any) -> Tensor:
+        array = np.asarray(value)
         if 0 < array.ndim < 3 and image_data_format() == "channels_first":
-            return array.reshape(array.shape + (1,) * (3 - array.ndim))
-        return array
+            array = array.reshape(array.shape + (1,) * (3 - array.ndim))
+        return Tensor(build.constant(array, self.compute_dtype))
 
     def get_config(self):
         return {**super().get_config(), "scale": serialize_object(self.scale), "offset": serialize_object(self.offset)}

@@ -70,6 +70,14 @@ def test_output_in_halves_and_weights_in_float32(make, shape, policy):
         np.testing.assert_allclose(evaluate(a, [given], [x]), wanted, rtol=40 * unit, atol=far)
 
 
+@pytest.mark.parametrize("policy", HALVES)
+def test_numbers_of_a_layer_do_not_widen_what_it_gives(policy):
+    given = layers.Input((4, 4, 3))
+    for layer in (layers.Rescaling(1 / 255, [0.1, 0.2, 0.3], dtype=policy), layers.GaussianNoise(0.1, dtype=policy),
+                  layers.Dropout(0.5, dtype=policy), layers.UnitNormalization(dtype=policy)):  # fmt: skip
+        assert layer(given).dtype == policy.removeprefix("mixed_")
+
+
 def test_a_layer_of_another_policy_inside():
     class Block(layers.Layer):
         def __init__(self, **kwargs):
