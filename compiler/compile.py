@@ -11,8 +11,8 @@ from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lower import Code, lower, lower_op, rendered
-from gnomon.compiler.lowering import loops
-from gnomon.compiler.lowering.cuda_library import Call
+from gnomon.compiler.lowering import cuda_masks, loops
+from gnomon.compiler.lowering.cuda_library import NOTHING, Call
 from gnomon.compiler.lowering.cuda_loops import persistent
 from gnomon.compiler.lowering.cuda_together import together
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
@@ -255,6 +255,8 @@ class _Plan:
             elif not isinstance(node.op, Item):
                 raise CompileError(f"{self.request.name}: {node!r} has no element rule and no kernel")
             return
+        if not group.members:
+            return
         kept = self._stays(group)
         for m in group.members:
             if any(g is not group for g in self.readers.get(m, ())):
@@ -280,7 +282,10 @@ class _Plan:
         if self.share != 0:
             self.uses.append(Use(rows, {b.name: self.slot_of[n] for n, b in names.items()}))
         aligned = target.kind != "cuda" or all(self._is_aligned(self.slot_of[n]) for n in names)
-        code = lower(rows, group.contract is not None, target, label, constant, self.share, aligned)
+        asks = group.contract is not None and target.libraries and not kept
+        around = cuda_masks.around(self, group, names) if asks else NOTHING
+        code = lower(rows, group.contract is not None, target, label, constant, self.share, aligned, around=around)
+        cuda_masks.take_sums(self, group, names, code)
         self._launches(group, names, code, stages, kept)
 
     def _is_aligned(self, slot: int) -> bool:
@@ -326,6 +331,8 @@ class _Plan:
             step: Launch | Library
             if isinstance(made, Call):
                 step = self._library(made, slot_by_buffer, layers)
+                if made.relu is not None:
+                    step = cuda_masks.connected(self, made, step, slot_by_buffer[made.relu.name], stages.lowered)
             else:
                 step = self._launch(made, slot_by_buffer, layers, group, stages)
             steps.append(step)

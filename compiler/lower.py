@@ -12,7 +12,7 @@ from threading import RLock
 from gnomon.compiler.graph import Op
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lowering import contraction, cpu, cuda, cuda_deep, cuda_library
-from gnomon.compiler.lowering.cuda_library import Call
+from gnomon.compiler.lowering.cuda_library import NOTHING, Around, Call
 from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.hatch import hatched
 from gnomon.compiler.lowering.tiles import Piece
@@ -66,6 +66,7 @@ def lower(
     constant: frozenset[str] = frozenset(),
     share: Dim = 0,
     aligned: bool = True,
+    around: Around = NOTHING,
 ) -> tuple[Code | Call, ...]:
     """The kernels that run a row program in order, and calls of libraries where the target has some that do.
 
@@ -73,11 +74,13 @@ def lower(
     constant     names of buffers that are the same from call to call: what is packed of them is kept
     share        rows of the first outer axis that neighbouring parallel iterations are to do; 0: in any order
     aligned      all buffers begin at multiples of 16 bytes
+    around       what there is around a product that a library may use
     """
     stages = tuple((s.axes, tuple(s.folds), tuple(s.lets), tuple(s.stores)) for s in rows.stages)
     # expressions are interned, and the key keeps these alive: an equal row program is made of the very same ones
-    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, is_product, target, label, constant, share, aligned)
-    return _once(key, target, lambda: _scheduled(rows, is_product, target, label, constant, share, aligned))
+    asked = is_product, target, label, constant, share, aligned, around
+    key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, *asked)
+    return _once(key, target, lambda: _scheduled(rows, *asked))
 
 
 def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code | Call, ...]:
@@ -114,9 +117,11 @@ def _scheduled(
     constant: frozenset[str],
     share: Dim,
     aligned: bool,
+    around: Around,
 ) -> Sequence[Piece | Call]:
     if is_product and target.libraries:
-        found = cuda_library.pieces(rows, target, label, constant, lambda other: _generated(other, target, label))
+        generated = lambda other: _generated(other, target, label)
+        found = cuda_library.pieces(rows, target, label, constant, generated, around)
         if found is not None:
             return found
     pieces = contraction.kernels(rows, target, label, constant, share) if is_product and target.kind != "cuda" else None

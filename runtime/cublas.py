@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 DATA = {"float32": 0, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 COMPUTE = {"float32": 68, "tf32": 77, "bfloat16": 75}  # cublasComputeType_t: 32F, 32F_FAST_TF32, 32F_FAST_16BF
-EPILOGUE = {"none": 1, "relu": 2, "gelu": 32}  # cublasLtEpilogue_t
-EPILOGUE_BIAS = 4  # to be added to the others
+EPILOGUE = {"none": 1, "relu": 2, "gelu": 32, "relu_mask": 130, "relu_gradient": 136}  # cublasLtEpilogue_t
+WITH_BIAS, WITH_SUMS = 4, 16  # to be added to those: the second is BGRAD, of a gradient
 TRANSPOSE_A, TRANSPOSE_B, EPILOGUE_KIND, BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
+MASK_POINTER, MASK_ROW = 11, 12  # of the same: EPILOGUE_AUX_POINTER and _LD
 BATCH_COUNT, BATCH_STRIDE = 5, 6  # cublasLtMatrixLayoutAttribute_t
 WORKSPACE_BYTES, REDUCTIONS, ALIGNMENTS = 1, 3, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 IN_COMPUTE_TYPE = 2
@@ -131,7 +132,11 @@ class _Matrix:
 
 @dataclass
 class _Product:
-    """d = act(alpha * x w + beta * c + bias); `what` it is, in words. `bias` is its address, or 0."""
+    """d = act(alpha * x w + beta * c + bias); `what` it is, in words.
+
+    bias   its address, or that of sums over rows where a gradient is computed; 0 if there are none
+    mask   where bits are that tell what is positive, and how many there are for a row
+    """
 
     what: str
     dtype: str
@@ -144,6 +149,7 @@ class _Product:
     c: _Matrix
     d: _Matrix
     bias: int
+    mask: tuple[int, int]
     alpha: float
     beta: float
     epilogue: str
@@ -156,7 +162,7 @@ class _Product:
         cls, step: Library, inputs: Sequence[Operand], outputs: Sequence[Operand], sizes: Mapping[str, int]
     ) -> _Product:
         given = {key: v if isinstance(v, str) else evaluate(v, sizes) for key, v in step.parameters}
-        result, workspace = outputs
+        result, *more, workspace = outputs
         width = BYTES[result.dtype]
 
         def matrix(name: str, operand: Operand) -> _Matrix:
@@ -168,12 +174,19 @@ class _Product:
         d = matrix("d", result)
         c = matrix("c", others.pop(0)) if beta else d
         bias = others.pop(0).address + int(given["at_bias"]) * width if "at_bias" in given else 0
+        mask = 0
+        if given["epilogue"] == "relu_mask":
+            mask = more.pop().address
+        elif given["epilogue"] == "relu_gradient":
+            mask = others.pop().address
+            bias = more.pop().address if more else 0
         m, n, k, batch = (int(given[name]) for name in ("m", "n", "k", "batch"))
         where = f" for {', '.join(step.layers)}" if step.layers else ""
         return cls(
             f"multiply {result.dtype}[{batch}, {m}, {k}] by [{batch}, {k}, {n}]{where}",
-            result.dtype, m, n, k, batch, matrix("x", x), matrix("w", w), c, d, bias, float(given["alpha"]), beta,
-            str(given["epilogue"]), str(given["compute"]), workspace.address, workspace.shape[0],
+            result.dtype, m, n, k, batch, matrix("x", x), matrix("w", w), c, d, bias,
+            (mask, int(given.get("ld_mask", 0))), float(given["alpha"]), beta, str(given["epilogue"]),
+            str(given["compute"]), workspace.address, workspace.shape[0],
         )  # fmt: skip
 
     @property
@@ -182,7 +195,7 @@ class _Product:
         matrices = [(a.row, a.stride, a.transposed, a.alignment) for a in (self.x, self.w, self.c, self.d)]
         return (
             self.dtype, self.m, self.n, self.k, self.batch, *matrices, self.bias and self.bias & -self.bias,
-            self.beta != 0, self.epilogue, self.compute, self.room,
+            self.mask[0] and self.mask[0] & -self.mask[0], self.beta != 0, self.epilogue, self.compute, self.room,
         )  # fmt: skip
 
     def of_zeros(self) -> int:
@@ -239,8 +252,13 @@ class CublasLt:
         self._set(p, "MatmulDesc", made, TRANSPOSE_B, c_int32(p.x.transposed))
         kind = EPILOGUE[p.epilogue]
         if p.bias:
-            kind = EPILOGUE_BIAS if p.epilogue == "none" else kind | EPILOGUE_BIAS
+            more = WITH_SUMS if p.epilogue == "relu_gradient" else WITH_BIAS
+            kind = more if p.epilogue == "none" else kind | more
             self._set(p, "MatmulDesc", made, BIAS_POINTER, c_uint64(p.bias))
+        address, row = p.mask
+        if address:
+            self._set(p, "MatmulDesc", made, MASK_POINTER, c_uint64(address))
+            self._set(p, "MatmulDesc", made, MASK_ROW, c_int64(row))
         self._set(p, "MatmulDesc", made, EPILOGUE_KIND, c_uint32(kind))
         return made
 
@@ -259,6 +277,8 @@ class CublasLt:
     ) -> Callable[[], None]:
         """The routine of a 'cublaslt.matmul'; what it writes is its output and its workspace."""
         p = _Product.of(step, inputs, outputs, sizes)
+        if not p.m and p.bias and p.epilogue == "relu_gradient":
+            return lambda: self.fill(p.bias, 0, p.n * BYTES[p.dtype])  # sums of nothing
         if not p.m or not p.n or not p.batch:
             return lambda: None
         zeros = 0 if p.k else p.of_zeros()

@@ -16,6 +16,10 @@ row-major terms, and the runtime turns them round.
         ld_*, stride_*, at_*   of x, w, d and c: from row to row, from matrix to matrix, and where the first begins
         at_bias                where the bias begins; without it there is none
         alpha, beta, epilogue ('none', 'relu', 'gelu'), compute ('float32', 'tf32', 'bfloat16')
+                      With epilogue 'relu_mask' a second output has a bit for each element of d: is it positive? With
+                      'relu_gradient', such bits are the last input, and where they are 0 the result is 0; a second
+                      output has the sums over all rows if there is one (see `cuda_masks`).
+        ld_mask                bits from row to row
     cudnn.*           see `cuda_convolution`
 
 The bound on the size is that below which a generated tile is as quick. What cublasLt's relu makes of NaN is its own.
@@ -49,6 +53,7 @@ from gnomon.compiler.sizes import (
     Index,
     Size,
     atoms,
+    ceildiv,
     coefficient,
     evaluate,
     non_negative,
@@ -86,6 +91,8 @@ class Call:
     reads, writes   buffers in the order in which the routine takes them
     workspace       memory that it may use while it runs
     others          memory that is written here and had from others, besides the workspace
+    relu            the array whose positive elements it must know, made by another call
+    sums            what it writes sums over rows to
     """
 
     name: str
@@ -96,6 +103,8 @@ class Call:
     flops: Dim
     label: str
     others: tuple[Buffer, ...] = ()
+    relu: Buffer | None = None
+    sums: Buffer | None = None
     early = False
 
     @property
@@ -103,8 +112,28 @@ class Call:
         return (self.workspace, *self.others)
 
 
+@dataclass(frozen=True)
+class Around:
+    """What there is around a product.
+
+    relus   (name of a buffer, rows, columns) of what calls of cublasLt have made by relu
+    sums    how many sums over all rows of the result are wanted: as many as there are columns, or none
+    """
+
+    relus: tuple[tuple[str, Dim, Dim], ...] = ()
+    sums: Dim = 0
+
+
+NOTHING = Around()
+
+
 def pieces(
-    rows: RowProgram, target: Target, label: str, constant: frozenset[str], generated: Generated
+    rows: RowProgram,
+    target: Target,
+    label: str,
+    constant: frozenset[str],
+    generated: Generated,
+    around: Around = NOTHING,
 ) -> list[Piece | Call] | None:
     """What runs a row program in order, a library's routine among it; None if none computes it, or none pays."""
     from gnomon.compiler.lowering import cuda_convolution
@@ -112,7 +141,7 @@ def pieces(
     sums = Sums.of(rows)
     if sums is None or all(b.name in constant for b in rows.reads):
         return None  # what is computed once need not be quick
-    work = Work(rows, sums, target, label, constant, generated)
+    work = Work(rows, sums, target, label, constant, generated, around)
     if "cudnn" in target.libraries:
         found = cuda_convolution.pieces(work)
         if found is not None:
@@ -174,6 +203,7 @@ class Work:
     label: str
     constant: frozenset[str]
     generated: Generated
+    around: Around = NOTHING
 
     @property
     def outer(self) -> tuple[Index, ...]:
@@ -233,7 +263,8 @@ def typical(d: Dim) -> int:
 
 @dataclass
 class Epilogue:
-    """What a library does to a sum: act(alpha * sum + beta * added + bias). `value` is the expression that this is."""
+    """What a library does to a sum: act(alpha * sum + beta * added + bias). `value` is the expression that this is;
+    `relu` is what must be positive where the act is a relu's gradient."""
 
     value: Expr
     alpha: float = 1.0
@@ -241,6 +272,7 @@ class Epilogue:
     added: Load | None = None
     bias: Load | None = None
     act: str = "none"
+    relu: Load | None = None
 
     @property
     def plain(self) -> bool:
@@ -250,11 +282,13 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Offers:
-    """What of an epilogue may be taken: whether a load is a bias, or is what may be added; activations."""
+    """What of an epilogue may be taken: whether a load is a bias, or is what may be added; activations; whether a load
+    is of what is known to be positive or not."""
 
     bias: Callable[[Load], bool] = lambda load: False
     added: Callable[[Load], bool] = lambda load: False
     acts: tuple[str, ...] = ()
+    relu: Callable[[Load], bool] = lambda load: False
 
 
 def epilogue_of(sums: Sums, offers: Offers) -> Epilogue:
@@ -288,6 +322,12 @@ def _take(taken: Epilogue, x: Expr, offers: Offers) -> bool:
     if name == "relu":
         taken.act = "relu" if "relu" in offers.acts else taken.act
         return taken.act == "relu"
+    if name == "where":
+        relu = _relu_of(x)
+        if relu is None or not taken.plain or x.args[1] is not e or not offers.relu(relu):
+            return False
+        taken.act, taken.relu = "relu_gradient", relu
+        return True
     if len(x.args) != 2:
         return False
     first, other = x.args[0] is e, x.args[1 - x.args.index(e)]
@@ -308,6 +348,21 @@ def _take(taken: Epilogue, x: Expr, offers: Offers) -> bool:
     taken.beta = -1.0 if name == "subtract" and first else 1.0
     taken.alpha = -taken.alpha if name == "subtract" and not first else taken.alpha
     return True
+
+
+def _relu_of(x: Apply) -> Load | None:
+    """h of where(h > 0, .., 0)."""
+    test, _, other = x.args
+    if not isinstance(test, Apply) or test.fn.name != "greater" or not isinstance(other, Const) or other.value != 0:
+        return None
+    h, zero = test.args
+    known = isinstance(h, Load) and h.mask is None and isinstance(zero, Const) and zero.value == 0
+    return h if known and isinstance(h, Load) else None
+
+
+def bits(columns: Dim) -> Dim:
+    """How many bits of a mask there are for a row: cublasLt wants a multiple of 128."""
+    return ceildiv(columns, 128) * 128
 
 
 def gelu(x: Expr) -> Expr:
@@ -404,6 +459,7 @@ class _Matrices:
     d: Place
     c: Place | None
     bias: Place | None
+    relu: Place | None
     batch: Index | None
     m: Index
     n: Index
@@ -424,15 +480,16 @@ def _matmul(work: Work) -> list[Piece | Call] | None:
     w = mine[0]
     x = sums.left if w is sums.right else sums.right
     biased = Offers(lambda load: bool(found := mentioned(load)) and found <= columns, acts=("relu", "gelu"))
-    everything = Offers(biased.bias, lambda load: True, biased.acts)
+    masked = {name for name, _, _ in work.around.relus}
+    everything = Offers(biased.bias, lambda load: True, biased.acts, lambda load: load.buffer.name in masked)
     split: list[Piece | Call] | None = None
-    for offers in (everything, biased, Offers()):
+    for offers in (everything, biased, Offers()):  # what does not fit is left out
         epilogue = epilogue_of(sums, offers)
         result, rest = work.result(epilogue)
         matrices = _laid_out(work, x, w, result, epilogue)
         if matrices is None:
             continue
-        found: list[Piece | Call] = [_call(work, matrices, epilogue, result)]
+        found: list[Piece | Call] = [_call(work, matrices, epilogue, result, alone=not rest)]
         if not rest:
             return found
         split = split or [*found, work.kernel_of(rest)]
@@ -457,7 +514,7 @@ def _laid_out(work: Work, x: Load, w: Load, result: Buffer, epilogue: Epilogue) 
         Place.of(x, axes),
         Place.of(w, axes),
         Place.at(result, whole.offset(tuple(Size.of(a) for a in work.outer)), axes),
-        *(Place.of(load, axes) for load in (epilogue.added, epilogue.bias) if load is not None),
+        *(Place.of(load, axes) for load in (epilogue.added, epilogue.bias, epilogue.relu) if load is not None),
     ]
     places = [p for p in found if p is not None]
     if len(places) < len(found) or any(p.buffer.dtype != x.dtype for p in places):
@@ -476,10 +533,15 @@ def _laid_out(work: Work, x: Load, w: Load, result: Buffer, epilogue: Epilogue) 
         return None
     made = _Matrices(
         of_x, of_w, of_d,
-        others[0] if epilogue.added is not None else None,
-        others[-1] if epilogue.bias is not None else None,
+        others.pop(0) if epilogue.added is not None else None,
+        others.pop(0) if epilogue.bias is not None else None,
+        others.pop(0) if epilogue.relu is not None else None,
         batch[0] if batch else None, m[0], n[0], k[0],
     )  # fmt: skip
+    if made.relu is not None:
+        known = (made.relu.buffer.name, made.m.extent, made.n.extent) in work.around.relus
+        if not known or made.batch is not None or (made.relu.steps, made.relu.base) != (made.d.steps, made.d.base):
+            return None
     return made if _described(made) else None
 
 
@@ -506,11 +568,13 @@ def _described(p: _Matrices) -> bool:
         if p.bias.steps != {p.n: 1}:
             return False
         told.append(("at_bias", p.bias.base))
+    if p.relu is not None:
+        told.append(("ld_mask", bits(p.n.extent)))
     p.parameters = told
     return True
 
 
-def _call(work: Work, p: _Matrices, epilogue: Epilogue, result: Buffer) -> Call:
+def _call(work: Work, p: _Matrices, epilogue: Epilogue, result: Buffer, alone: bool) -> Call:
     reads = [p.x.buffer, p.w.buffer, *(place.buffer for place in (p.c, p.bias) if place is not None)]
     size = product((p.m.extent, p.n.extent, p.k.extent, p.batch.extent if p.batch is not None else 1))
     how: Parameters = (
@@ -520,16 +584,23 @@ def _call(work: Work, p: _Matrices, epilogue: Epilogue, result: Buffer) -> Call:
         ("compute", work.compute),
     )
     stored = any(b is result for b, _, _ in work.sums.stores)
+    both = alone and p.relu is not None and work.around.sums == p.n.extent
+    over_rows = Buffer("sums", result.dtype, (p.n.extent,)) if both else None
     return Call(
         "cublaslt.matmul",
         tuple(reads),
-        (result,),
+        (result,) if over_rows is None else (result, over_rows),
         (*p.parameters, *how),
         work.workspace(),
         2 * size,
         work.label,
         () if stored else (result,),
+        p.relu.buffer if p.relu is not None else None,
+        over_rows,
     )
 
 
-__all__ = ["Call", "Epilogue", "Offers", "Place", "Sums", "Work", "elementwise", "epilogue_of", "pieces", "typical"]
+__all__ = [
+    "NOTHING", "Around", "Call", "Epilogue", "Offers", "Place", "Sums", "Work", "bits", "elementwise", "epilogue_of",
+    "pieces", "typical",
+]  # fmt: skip

@@ -208,6 +208,48 @@ def test_new_cards_have_more_workspace() -> None:
     assert made.slots[steps(made)[0].workspace].shape == (32 << 20,)
 
 
+# ---- gradients of relu
+
+
+def relu_step(wanted: bool = False) -> Program:
+    h = build.relu(build.add(build.matmul(X, W), V))
+    v = weight(40, 512, 128)
+    loss = build.reduce("sum", build.square(build.matmul(h, v)), (0, 1))
+    dw, dv = grad(loss, [W, V])
+    new = [(p, build.subtract(p, build.multiply(g, 0.5))) for p, g in ((W, dw), (V, dv))]
+    return program([h] if wanted else [], new)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_what_is_positive_is_kept_as_bits(wanted: bool) -> None:
+    """The gradient of the first layer, with the sums for its bias, is one call, which reads a bit for each element."""
+    made = relu_step(wanted)
+    first = next(s for s in steps(made) if dict(s.parameters)["epilogue"] == "relu_mask")
+    back = next(s for s in steps(made) if dict(s.parameters)["epilogue"] == "relu_gradient")
+    positive = made.slots[first.outputs[1]]
+    assert (positive.dtype, positive.shape) == ("uint8", (B, 64))
+    assert dict(first.parameters)["ld_mask"] == dict(back.parameters)["ld_mask"] == 512
+    assert back.inputs[2] == first.outputs[1]
+    assert [made.slots[s].shape for s in back.outputs] == [(B, 512), (512,)]
+    bias = next(launch for launch in launches(made) if back.outputs[1] in launch.buffers)
+    assert sorted(names(made, bias.buffers)) == sorted(["w2", made.slots[back.outputs[1]].name])
+
+
+def test_a_gradient_that_needs_no_sums_has_none() -> None:
+    h = build.relu(build.matmul(X, W))
+    loss = build.reduce("sum", build.square(build.matmul(h, weight(40, 512, 128))), (0, 1))
+    made = program([grad(loss, [W])[0]])
+    back = next(s for s in steps(made) if dict(s.parameters)["epilogue"] == "relu_gradient")
+    assert len(back.outputs) == 1
+
+
+def test_what_another_kernel_made_has_no_bits() -> None:
+    h = build.relu(build.multiply(X, 2.0))
+    loss = build.reduce("sum", build.square(build.matmul(h, W)), (0, 1))
+    made = program([grad(loss, [X])[0]])
+    assert {dict(s.parameters)["epilogue"] for s in steps(made)} <= {"none"}
+
+
 # ---- convolutions
 
 

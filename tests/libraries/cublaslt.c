@@ -12,10 +12,10 @@ enum { SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, NOT_SUPPORTED = 15 }
 enum { HANDLE = 0x4c741, DESCRIPTION, LAYOUT, PREFERENCE };
 enum { FLOAT = 0, BFLOAT = 14 };
 enum { COMPUTE_32F = 68, FAST_16BF = 75, FAST_TF32 = 77 };
-enum { DEFAULT = 1, RELU = 2, BIAS = 4, GELU = 32 };
+enum { DEFAULT = 1, RELU = 2, BIAS = 4, GELU = 32, AUX = 128, RELU_AUX = RELU | AUX, DRELU = 8 | AUX, DRELU_BGRAD = DRELU | 16 };
 
 typedef struct { int mark; } Handle;
-typedef struct { int mark, compute, scale; int32_t ta, tb; uint32_t epilogue; uint64_t bias; } Description;
+typedef struct { int mark, compute, scale; int32_t ta, tb; uint32_t epilogue; uint64_t bias, aux; int64_t aux_ld; } Description;
 typedef struct { int mark, type; uint64_t rows, columns; int64_t ld; int32_t batch; int64_t stride; } Layout;
 typedef struct { int mark; uint64_t room; uint32_t reductions, alignment[4]; } Preference;
 typedef struct { uint64_t data[8]; } Algorithm;
@@ -59,8 +59,10 @@ int cublasLtMatmulDescCreate(void **d, int compute, int scale) {
 int cublasLtMatmulDescDestroy(void *d) { return gone(d, DESCRIPTION); }
 int cublasLtMatmulDescSetAttribute(void *d, int attribute, const void *value, size_t size) {
     Description *p = d;
-    if (!is(d, DESCRIPTION) || !value || size != (attribute == 8 ? 8 : 4)) return INVALID_VALUE;
+    if (!is(d, DESCRIPTION) || !value || size != (attribute == 8 || attribute == 11 || attribute == 12 ? 8 : 4)) return INVALID_VALUE;
     switch (attribute) {
+        case 11: memcpy(&p->aux, value, 8); break;
+        case 12: memcpy(&p->aux_ld, value, 8); break;
         case 3: memcpy(&p->ta, value, 4); break;
         case 4: memcpy(&p->tb, value, 4); break;
         case 7: memcpy(&p->epilogue, value, 4); break;
@@ -123,15 +125,19 @@ static int problem(const Description *d, const Layout *a, const Layout *b, const
     if (a->batch < 1 || a->batch != b->batch || a->batch != c->batch || a->batch != e->batch) return INVALID_VALUE;
     if (e->batch > 1 && e->stride < (int64_t)((n - 1) * e->ld + m)) return INVALID_VALUE;  // results would overlap
     uint32_t kind = d->epilogue & ~(uint32_t)BIAS;
-    if (kind != 0 && kind != DEFAULT && kind != RELU && kind != GELU) return NOT_SUPPORTED;
+    if (kind != 0 && kind != DEFAULT && kind != RELU && kind != GELU && kind != RELU_AUX && kind != DRELU && kind != DRELU_BGRAD) return NOT_SUPPORTED;
     if (d->epilogue == (DEFAULT | BIAS) || d->epilogue == 0) return INVALID_VALUE;
-    if (!(d->epilogue & BIAS) != !d->bias || d->bias % (a->type == FLOAT ? 4 : 2)) return INVALID_VALUE;
+    if (d->epilogue == (DRELU | BIAS) || d->epilogue == (DRELU_BGRAD | BIAS)) return INVALID_VALUE;
+    if (d->epilogue & AUX && (!d->aux || d->aux % 16 || d->aux_ld % 128 || d->aux_ld < (int64_t)m || e->batch != 1)) return INVALID_VALUE;
+    if (!(d->epilogue & BIAS) && d->epilogue != DRELU_BGRAD && d->bias) return INVALID_VALUE;
+    if ((d->epilogue & BIAS || d->epilogue == DRELU_BGRAD) && !d->bias) return INVALID_VALUE;
+    if (d->bias % (a->type == FLOAT ? 4 : 2)) return INVALID_VALUE;
     return SUCCESS;
 }
 
 static uint64_t mixed(uint64_t h, uint64_t x) { return (h ^ x) * 0x9e3779b97f4a7c15ull + (h >> 29); }
 static uint64_t digest(const Description *d, const Layout *a, const Layout *b, const Layout *c, const Layout *e) {
-    uint64_t h = mixed(mixed(mixed(mixed(1, d->compute), d->ta), d->tb), d->epilogue);
+    uint64_t h = mixed(mixed(mixed(mixed(mixed(1, d->compute), d->ta), d->tb), d->epilogue), d->aux_ld);
     const Layout *all[] = {a, b, c, e};
     for (int i = 0; i < 4; i++) {
         const Layout *l = all[i];
@@ -207,6 +213,8 @@ int cublasLtMatmul(void *h, void *dd, const float *alpha, const void *A, void *l
     if (algorithm->data[1]) memset(workspace, 0xff, room);  // it is the product's own
     int dropped = d->compute == FAST_TF32 ? 13 : d->compute == FAST_16BF ? 16 : 0;
     int64_t m = e->rows, n = e->columns, k = d->ta ? a->rows : a->columns;
+    double *sums = calloc(m, sizeof(double));
+    uint8_t *aux = (uint8_t *)d->aux;
     for (int64_t batch = 0; batch < e->batch; batch++)
         for (int64_t j = 0; j < n; j++)
             for (int64_t i = 0; i < m; i++) {
@@ -219,10 +227,20 @@ int cublasLtMatmul(void *h, void *dd, const float *alpha, const void *A, void *l
                 double r = *alpha * sum;
                 if (*beta != 0) r += *beta * widened(C, batch * c->stride + j * c->ld + i, c->type);
                 if (d->epilogue & BIAS) r += widened((const void *)d->bias, i, e->type);
-                if (d->epilogue & RELU) r = r > 0 ? r : 0;
+                int64_t bit = j * d->aux_ld + i;
+                if (d->epilogue & RELU) {
+                    if (d->epilogue & AUX) aux[bit / 8] = (aux[bit / 8] & ~(1 << bit % 8)) | (r > 0) << bit % 8;
+                    r = r > 0 ? r : 0;
+                } else if (d->epilogue & AUX) {
+                    r = aux[bit / 8] >> bit % 8 & 1 ? r : 0;
+                    sums[i] += r;
+                }
                 if (d->epilogue & GELU) r = r / 2 * (1 + tanh(0.7978845608028654 * (r + 0.044715 * r * r * r)));
                 put(D, batch * e->stride + j * e->ld + i, e->type, (float)r);
             }
+    if (d->epilogue == DRELU_BGRAD)
+        for (int64_t i = 0; i < m; i++) put((void *)d->bias, i, e->type, (float)sums[i]);
+    free(sums);
     run++;
     return SUCCESS;
 }

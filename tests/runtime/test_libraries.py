@@ -19,9 +19,10 @@ from gnomon.compiler.graph import Node
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
-from gnomon.compiler.ops.leaves import Input
+from gnomon.compiler.ops.leaves import Input, Parameter, key_of
 from gnomon.compiler.program import Library, Program, all_steps
 from gnomon.compiler.sizes import evaluate, symbol
+from gnomon.runtime.buffer import Buffer
 from gnomon.runtime.cublas import CublasLt, call, find
 from gnomon.runtime.cudnn import Cudnn
 from gnomon.runtime.gpu import Gpu, Operand
@@ -146,6 +147,40 @@ def test_numbers(name: str) -> None:
             for got, expected in zip(run(*given), want, strict=True):
                 scale = np.abs(expected).max(initial=1)
                 np.testing.assert_allclose(got, expected, rtol=1e-5, atol=3e-6 * scale)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 0])
+def test_a_training_step_keeps_what_is_positive_as_bits(rows: int) -> None:
+    """Of a layer of 200 units: bits come in rows of 256."""
+    x, y = Input(0, "x", "float32", (B, 192))(), Input(1, "y", "float32", (B, 160))()
+    shapes = [(192, 200), (200,), (200, 160), (160,)]
+    w, c, v, d = parameters = [Parameter(200 + k, f"p{k}", "float32", s)() for k, s in enumerate(shapes)]
+    hidden = build.relu(build.add(build.matmul(x, w), c))
+    loss = build.reduce("sum", build.square(build.subtract(build.add(build.matmul(hidden, v), d), y)), (0, 1))
+    news = [build.subtract(p, build.multiply(g, 0.01)) for p, g in zip(parameters, grad(loss, parameters), strict=True)]  # type: ignore[arg-type]
+    program = compile(Request("step", [x, y], [loss], list(zip(parameters, news, strict=True))), TARGET)
+    acts = [dict(s.parameters)["epilogue"] for s in all_steps(program.steps) if isinstance(s, Library)]
+    assert acts.count("relu_mask") == 1
+    assert acts.count("relu_gradient") == 1
+    rng = np.random.default_rng(1)
+    values = {n: (rng.standard_normal(s) / 4).astype(np.float32) for n, s in zip(parameters, shapes, strict=True)}
+    values |= {n: rng.standard_normal((rows, s)).astype(np.float32) for n, s in ((x, 192), (y, 160))}
+    buffers = [Buffer(evaluated(program.slots[s].shape), "float32") for s, _ in program.variables]
+    run = GpuExecutable(Gpu("emulator", WithLibraries(), poison=True), program, buffers)
+    keys = {key_of(p): p for p in parameters}
+    of = [keys[key] for _, key in program.variables]
+    want = evaluate_graph([loss, *news], values)
+    for _ in range(3):
+        for buffer, p in zip(buffers, of, strict=True):
+            buffer.set(values[p])
+        (got,) = run(values[x], values[y])
+        np.testing.assert_allclose(got, want[0], rtol=1e-4)
+        for buffer, p in zip(buffers, of, strict=True):
+            np.testing.assert_allclose(buffer.numpy(), want[1 + parameters.index(p)], rtol=1e-4, atol=1e-5)
+
+
+def evaluated(shape: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(evaluate(d, {}) for d in shape)
 
 
 @pytest.mark.parametrize("library, name", [("cublaslt", "relu"), ("cudnn", "its gradients")])
