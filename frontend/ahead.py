@@ -22,14 +22,14 @@ from gnomon.compiler.compile import compile as compile_graph
 from gnomon.compiler.errors import ArgumentError, DataError, nearest
 from gnomon.compiler.graph import Node, TensorType
 from gnomon.compiler.ops.leaves import fresh_input, key_of
-from gnomon.compiler.program import Program
+from gnomon.compiler.program import Program, lifetimes
 from gnomon.compiler.resize import resize
 from gnomon.compiler.sizes import Dim, Symbol, evaluate, product, substitute, symbols
 from gnomon.compiler.targets import Target
 from gnomon.functions import Function, Graph
 from gnomon.linking import NoLinkerError, shared_library
 from gnomon.models import Model
-from gnomon.quantize import Report, quantize
+from gnomon.quantize import Report, quantize, rounded
 from gnomon.runtime import gnx
 from gnomon.runtime.device import device
 from gnomon.runtime.executable import Executable
@@ -46,11 +46,15 @@ LITTLE = 64 << 10
 
 @dataclass
 class Quantized:
-    """A model or function whose weights have 8 bits, and what that costs: `build` takes it in place of a model."""
+    """A model or function whose weights have 8 bits, and what that costs: `build` takes it in place of a model.
+
+    whole   whether it computes with whole numbers
+    """
 
     name: str
     traced: list[Traced]
     report: Report
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,19 @@ class Written:
 
 
 def quantized(
-    source: Model | Function, arrays: Sequence[Any], labels: Any = None, target: Target | None = None,
+    source: Model | Function,
+    arrays: Sequence[Any],
+    labels: Any = None,
+    target: Target | None = None,
     compare: tuple[Sequence[Any], Any] | None = None,
+    whole: bool = False,
 ) -> Quantized:
     """The model or function with weights of 8 bits, calibrated on arrays for its inputs.
 
     labels   classes, if the report is to say what becomes of the accuracy
     target   what it is for: without an operating system, weights are read as they are stored
     compare  other arrays and classes (or None) that the report is to be about
+    whole    compute with whole numbers: what weights are multiplied with has 8 bits too
     Raises DataError for data that do not fit, or if there is nothing to quantize.
     """
     found = traced(source)
@@ -89,8 +98,8 @@ def quantized(
     in_place = target is not None and targets.is_bare(target)
     compared, classes = (given, labels) if compare is None else (fitting(compare[0]), compare[1])
     classes = None if classes is None else np.asarray(classes)
-    small, report = quantize(graph, given, classes, in_place, compared)
-    return Quantized(source.name, [replace(found[0], graph=small)], report)
+    small, report = quantize(graph, given, classes, in_place, whole, compared)
+    return Quantized(source.name, [replace(found[0], graph=small)], report, whole)
 
 
 def build(
@@ -149,7 +158,11 @@ def build(
         told(f"compiling {t.name!r}")
         request = _fixed(t.graph, fixed)
         plain = len(parts) > 1 or isinstance(source, Quantized)  # packed, small weights would be large again
-        program = _compiled(request, variables, target, False if plain else pack)
+        if isinstance(source, Quantized):
+            kept = [*request.outputs, *rounded(request.outputs)]
+            program = _hidden(compile_graph(replace(request, outputs=kept), target), len(request.outputs))
+        else:
+            program = _compiled(request, variables, target, False if plain else pack)
         changed |= {key_of(p) for p, _ in request.updates}
         routines.append(_routine(t, program, bool(request.updates)))
     aot.check_steps(r.program for r in routines)
@@ -162,6 +175,17 @@ def build(
         _stored(routines, variables, changed), embed, bool(threads), threads == "pthreads", largest,
         tuple(k for k in metrics if k in changed),
     )  # fmt: skip
+
+
+def _hidden(program: Program, count: int) -> Program:
+    """The program with `count` outputs, and temporaries in place of the others: they were asked for so that they have
+    memory of their own, for the compiler would make them again wherever they are read."""
+    lives = lifetimes(program.slots, program.steps)
+    slots = list(program.slots)
+    for k in set(program.outputs[count:]) - set(program.outputs[:count]):
+        first, last = lives[k]
+        slots[k] = replace(slots[k], kind="temporary", first=first, last=last)
+    return replace(program, outputs=program.outputs[:count], slots=tuple(slots))
 
 
 def _compiled(request: Request, variables: Mapping[int, Variable], target: Target, pack: bool | None) -> Program:
@@ -275,7 +299,7 @@ def write_all(files: Mapping[str, bytes]) -> dict[str, int]:
 
 def _kind(source: Model | Function | Quantized) -> str:
     if isinstance(source, Quantized):
-        return "int8 weights of"
+        return "int8 weights and products of" if source.whole else "int8 weights of"
     return "model" if isinstance(source, Model) else "function"
 
 

@@ -9,8 +9,9 @@ Bias Correction", section 4.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ from gnomon.compiler.graph import Node, TensorType, inherit, origins, walk
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
+from gnomon.compiler.ops.elementwise import Cast, StopGradient
 from gnomon.compiler.ops.leaves import Input, Parameter
+from gnomon.compiler.ops.patches import Patches
 from gnomon.compiler.ops.scan import Scan
+from gnomon.compiler.ops.shape import Equate, Reshape, Slice, Transpose
 from gnomon.compiler.sizes import Dim, product
 from gnomon.functions import Function, Graph
 from gnomon.variable import Variable, variable_of
@@ -34,6 +38,15 @@ FEWEST = 16
 
 TRIED = np.linspace(0.4, 1.0, 61)
 """Fractions of the largest weight of a channel that its scale is tried with."""
+
+CUT = np.linspace(0.3, 1.0, 15)
+"""Fractions of the largest value of an array that its step is tried with, where products are of whole numbers."""
+
+DEEPEST = 2**31 // (255 * LEVELS)
+"""Products of 8 bits whose sum is sure to fit 32."""
+
+MOVES = (Equate, Patches, Reshape, Slice, StopGradient, Transpose)
+"""Ops that only move elements."""
 
 ROWS = 32
 """Samples that the data are taken in."""
@@ -103,6 +116,7 @@ def quantize(
     arrays: Sequence[np.ndarray],
     labels: np.ndarray | None = None,
     in_place: bool = False,
+    whole: bool = False,
     compared: Sequence[np.ndarray] | None = None,
 ) -> tuple[Graph, Report]:
     """The graph with weights of 8 bits, and what that does to its results on data.
@@ -112,6 +126,8 @@ def quantize(
     labels     classes of those (whole numbers, or one for each class), if the accuracy is wanted
     in_place   compute so that weights are never stored as float32 again, not even for a moment: slower where there are
                caches, smaller where there are none
+    whole      in place, and products are of whole numbers: what weights are multiplied with is rounded to 8 bits too,
+               by steps that the data decide, and sums have 32
 
     Raises DataError for data that do not fit, or if there is nothing that could be stored so.
     """
@@ -119,7 +135,8 @@ def quantize(
     if not found:
         raise DataError(f"{graph.name!r} has no product with weights that 8 bits would make smaller")
     _observe(graph, found, arrays)
-    small = _rewritten(graph, found, in_place)
+    steps = _steps(graph, found, arrays) if whole else {}
+    small = _rewritten(graph, found, in_place or whole, steps)
     layers = [(w.label, w.value.nbytes, w.value.size + 8 * _count(w)) for w in found]
     measure, before, after = _compare(graph, small, arrays if compared is None else compared, labels)
     return small, Report(tuple(layers), kept, measure, before, after)
@@ -181,16 +198,79 @@ def _observe(graph: Graph, found: Sequence[Weights], arrays: Sequence[np.ndarray
         back = [order.index(a) for a in w.shared]
         outputs += [build.transpose(y, back) if back != sorted(back) else y for y in sums]
         outputs.append(build.size(product(x.shape[k] for k in rest), "float32"))
-    look = Graph(f"{graph.name}_moments", list(graph.inputs), outputs, {})
-    look.variables, look.form = list(graph.variables), list(range(len(outputs)))
-    observe = Function(look)
-    totals = [np.zeros(()) for _ in outputs]
-    for part in _parts(arrays):
-        totals = [t + np.asarray(r, np.float64) for t, r in zip(totals, observe(*part), strict=True)]
+    totals = [r.astype(np.float64).sum(0) for r in _gathered(graph, "moments", outputs, arrays)]
     for k, w in enumerate(found):
         total, squares, count = totals[3 * k : 3 * k + 3]
         times = max(float(count), 1.0)
         w.means, w.moments = total / times, squares / times
+
+
+@dataclass(frozen=True)
+class Whole:
+    """How numbers are rounded to whole ones: by steps, to a dtype of 8 bits with and without a sign."""
+
+    step: float
+    dtype: str
+
+    @property
+    def most(self) -> int:
+        return LEVELS if self.dtype == "int8" else 255
+
+    def round(self, x: Node) -> Node:
+        """The numbers of steps that values are, as floats."""
+        scaled = build.apply("multiply", x, build.full(x.shape, 1 / self.step))
+        low = -self.most if self.dtype == "int8" else 0
+        cut = build.apply("minimum", build.apply("maximum", scaled, build.full(x.shape, low)),
+                          build.full(x.shape, self.most))  # fmt: skip
+        return build.apply("round", cut)
+
+
+def _source(x: Node) -> tuple[Node, list[Node]]:
+    """The node whose elements `x` only moves, and the moves, the last first. What is padded is padded before: a product
+    does not ask for each number whether it is there."""
+    moves = []
+    while isinstance(x.op, MOVES):
+        moves.append(x)
+        x = x.inputs[0]
+    return x, moves
+
+
+def _steps(graph: Graph, found: Sequence[Weights], arrays: Sequence[np.ndarray]) -> dict[Node, Whole]:
+    """How the values that products read are rounded: by the steps with the least error on the data. Those of products
+    that have too many terms for 32 bits, or read other than float32, are not."""
+    sources: dict[Node, None] = {}
+    for w in found:
+        op: Any = w.product.op
+        deep = int(np.prod([d for a, d in zip(w.own, w.value.shape, strict=True) if a not in op.out]))
+        source, _ = _source(w.product.inputs[1 - w.side])
+        if deep <= DEEPEST and source.dtype == "float32":
+            sources[source] = None
+    nodes = list(sources)
+    ends = [f(x, range(x.rank)) for x in nodes for f in (partial(build.reduce, "max"), partial(build.reduce, "min"))]
+    results = [np.asarray(r, np.float64) for r in _gathered(graph, "ends", ends, arrays)]
+    tried: list[Whole] = []
+    for k in range(len(nodes)):
+        high, low = results[2 * k].max(), results[2 * k + 1].min()
+        dtype = "uint8" if low >= 0 else "int8"
+        largest = max(high, -low) or 1.0
+        tried += [Whole(float(np.float32(f * largest / (255 if dtype == "uint8" else LEVELS))), dtype) for f in CUT]
+    errors = []
+    for k, way in enumerate(tried):
+        x = nodes[k // len(CUT)]
+        error = build.apply("subtract", x, build.apply("multiply", way.round(x), build.full(x.shape, way.step)))
+        errors.append(build.reduce("sum", build.apply("multiply", error, error), range(x.rank)))
+    costs = np.array([r.sum() for r in _gathered(graph, "errors", errors, arrays)]).reshape(len(nodes), len(CUT))
+    best = len(CUT) - 1 - costs[:, ::-1].argmin(1) if len(nodes) else []
+    return {x: tried[k * len(CUT) + b] for k, (x, b) in enumerate(zip(nodes, best, strict=True))}
+
+
+def _gathered(graph: Graph, what: str, outputs: Sequence[Node], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Values of nodes of a graph, of all parts of the data, one behind the other."""
+    look = Graph(f"{graph.name}_{what}", list(graph.inputs), list(outputs), {})
+    look.variables, look.form = list(graph.variables), list(range(len(outputs)))
+    observe = Function(look)
+    parts = [observe(*part) for part in _parts(arrays)]
+    return [np.stack([np.asarray(p[k]) for p in parts]) for k in range(len(outputs))]
 
 
 def _parts(arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -231,17 +311,29 @@ def _rounded(w: Weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return small, np.squeeze(scale, summed), added.astype(np.float32)
 
 
-def _rewritten(graph: Graph, found: Sequence[Weights], in_place: bool) -> Graph:
+def _rewritten(graph: Graph, found: Sequence[Weights], in_place: bool, steps: Mapping[Node, Whole]) -> Graph:
     """The graph with products of int8 weights."""
     by_node = {w.product: w for w in found}
+    read: dict[Node, Node] = {}  # what products read, in 8 bits
     variables: list[Variable] = []
     new: dict[Node, Node] = {}
     roots = [*graph.outputs, *graph.updates.values()]
     for node in walk(roots):
         inputs = tuple(new[x] for x in node.inputs)
         if node in by_node:
+            w = by_node[node]
+            source, moves = _source(node.inputs[1 - w.side])
             with inherit(node):
-                new[node] = _product(by_node[node], inputs, in_place, variables)
+                if source in steps:
+                    if source not in read:
+                        way = steps[source]
+                        read[source] = build.cast(way.round(new[source]), way.dtype)
+                    x = read[source]
+                    for move in reversed(moves):
+                        x = Node(move.op, (x,))
+                    new[node] = _product(w, x, in_place, variables, steps[source].step)
+                else:
+                    new[node] = _product(w, inputs[1 - w.side], in_place, variables)
         elif inputs == node.inputs:
             new[node] = node
         else:
@@ -256,23 +348,27 @@ def _rewritten(graph: Graph, found: Sequence[Weights], in_place: bool) -> Graph:
     return small
 
 
-def _product(w: Weights, inputs: Sequence[Node], in_place: bool, variables: list[Variable]) -> Node:
+def _product(w: Weights, x: Node, in_place: bool, variables: list[Variable], step: float | None = None) -> Node:
+    """`x` times int8 weights. With a `step`, x is whole numbers of steps, and so is the sum."""
     op: Any = w.product.op
     small, scale, added = _rounded(w)
     stored = Variable(small, name=f"{w.label}/int8", trainable=False)
-    scales = Variable(scale, name=f"{w.label}/scale", trainable=False)
+    scales = Variable(scale * np.float32(step or 1), name=f"{w.label}/scale", trainable=False)
     offset = Variable(-added, name=f"{w.label}/offset", trainable=False)
     variables += [stored, scales, offset]
-    x, weights = inputs[1 - w.side], build.cast(stored.node, "float32")
+    weights = stored.node
     if in_place:
         extent: dict[int, Dim] = dict(zip(w.other, x.shape, strict=True)) | dict(zip(w.own, small.shape, strict=True))
         summed = [a for a in (*w.other, *w.own) if a not in op.out]
         axes = [*op.out, *dict.fromkeys(summed)]
         shape = tuple(extent[a] for a in axes)
+        dtype = "float32" if step is None else "int32"
         left = build.broadcast(_ordered(x, w.other, axes), shape, sorted(axes.index(a) for a in w.other))
         right = build.broadcast(_ordered(weights, w.own, axes), shape, sorted(axes.index(a) for a in w.own))
-        result = build.reduce("sum", build.apply("multiply", left, right), list(range(len(op.out), len(axes))))
+        terms = build.apply("multiply", build.cast(left, dtype), build.cast(right, dtype))
+        result = build.cast(build.reduce("sum", terms, list(range(len(op.out), len(axes)))), "float32")
     else:
+        weights = build.cast(weights, "float32")
         result = Node(op, (x, weights) if w.side else (weights, x))
     places = [op.out.index(a) for a in w.channels]
     order = sorted(range(len(places)), key=lambda k: places[k])
@@ -286,6 +382,14 @@ def _ordered(x: Node, own: Sequence[int], axes: Sequence[int]) -> Node:
     """x with its axes in the order in which `axes` has them."""
     order = sorted(range(len(own)), key=lambda k: axes.index(own[k]))
     return build.transpose(x, order) if order != sorted(order) else x
+
+
+def rounded(outputs: Sequence[Node]) -> list[Node]:
+    """The nodes of a graph that are values rounded to 8 bits: what is made once, and read by products."""
+    return [
+        n for n in walk(outputs)
+        if isinstance(n.op, Cast) and n.dtype in ("int8", "uint8") and n.inputs[0].dtype == "float32"
+    ]  # fmt: skip
 
 
 # ---- what it costs
@@ -318,4 +422,4 @@ def _accuracy(results: np.ndarray, labels: np.ndarray) -> float:
     return float((classes == labels).mean())
 
 
-__all__ = ["Report", "quantize"]
+__all__ = ["Report", "quantize", "rounded"]

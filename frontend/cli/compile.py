@@ -70,7 +70,8 @@ class _Command(click.Command):
 @click.option("--class-weight", "classes", multiple=True, metavar="CLASS=W", callback=_classes,
               help="What a class counts in training; those not named count 1.")
 @click.option("--pack/--no-pack", default=None, help="Store weights as products read them quickest; it may take more.")
-@click.option("--quantize", type=click.Choice(["int8"]), help="Store weights in 8 bits, with a scale for each channel.")
+@click.option("--quantize", type=click.Choice(["int8", "integers"]), help="Store weights in 8 bits, with a scale for "
+              "each channel (int8), and multiply whole numbers too (integers).")
 @click.option("--calibrate", metavar="FILE", help="Data for --quantize: inputs in a .npy or .npz file; y are labels.")
 @click.option("--compare", metavar="FILE", help="Data on which --quantize tells what it costs; those of --calibrate.")
 @click.option("--threads", type=click.Choice(THREADS), help="Functions can share their work: with threads of the "
@@ -152,7 +153,7 @@ def compile_command(
     try:
         if calibrate is not None:
             progress("choosing scales")
-            source = small = quantized(source, target, calibrate, compare, goal)
+            source = small = quantized(source, target, calibrate, compare, goal, quantize == "integers")
         library = ahead.build(
             source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
             threads or kind == "gnx", train, weighing, pack, progress,
@@ -169,7 +170,7 @@ def progress(what: str) -> None:
         click.echo(f"\r\x1b[K{what}" + (" ..." if what else ""), err=True, nl=False)
 
 
-def quantized(source: Any, target: str, file: str, compare: str | None, goal: Any) -> Any:
+def quantized(source: Any, target: str, file: str, compare: str | None, goal: Any, whole: bool) -> Any:
     """The model with int8 weights, calibrated on a file of arrays, and compared with what it was on that or another."""
     from gnomon import ahead
     from gnomon.cli.subject import read_arrays, read_inputs, subject_of
@@ -181,7 +182,7 @@ def quantized(source: Any, target: str, file: str, compare: str | None, goal: An
         return read_inputs(found, [path], ignored=("y",)), labels
 
     arrays, labels = read(file)
-    return ahead.quantized(source, arrays, labels, goal, None if compare is None else read(compare))
+    return ahead.quantized(source, arrays, labels, goal, None if compare is None else read(compare), whole)
 
 
 def report(library: Any, written: Any, small: Any, machine: bool) -> None:

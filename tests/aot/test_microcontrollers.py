@@ -107,7 +107,7 @@ def network() -> gnomon.Model:
     )
 
 
-@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("bits", ["32", "8", "whole"])
 @pytest.mark.parametrize("cpu", BOARDS)
 def test_results_on_a_board(cpu, bits, tmp_path):
     for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
@@ -116,7 +116,8 @@ def test_results_on_a_board(cpu, bits, tmp_path):
     board, flags, flash, ram, size = BOARDS[cpu]
     model, target = network(), targets.find(cpu)
     x = np.random.default_rng(0).normal(size=(1, 10, 10, 2)).astype("float32")
-    source = model if bits == 32 else ahead.quantized(model, [np.concatenate([x, -x, x + 1])], target=target)
+    samples = [np.concatenate([x, -x, x + 1])]
+    source = model if bits == "32" else ahead.quantized(model, samples, target=target, whole=bits == "whole")
     library = ahead.build(source, "net", target, batch=1)
     written = ahead.write(library, tmp_path / "net", "obj", ".o")
     (tmp_path / "data.h").write_text(
@@ -137,7 +138,7 @@ def test_results_on_a_board(cpu, bits, tmp_path):
     assert code == "00000000", done.stdout + done.stderr
     assert 0.3 * written.stack < int(stack, 16) <= written.stack
     found = np.array([int(w, 16) for w in words], np.uint32).view(np.float32)
-    if bits == 32:
+    if bits == "32":
         np.testing.assert_allclose(found, model.predict(x, verbose=0)[0], rtol=1e-5, atol=1e-6)
     else:
         graph = source.traced[0].graph

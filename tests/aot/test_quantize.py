@@ -9,11 +9,14 @@ import pytest
 
 import gnomon
 from gnomon import ahead, layers
+from gnomon import quantize as quantize_module
 from gnomon.cli import main
 from gnomon.compiler.aot import targets
 from gnomon.compiler.errors import DataError
+from gnomon.compiler.graph import walk
+from gnomon.compiler.ops.reduce import Reduce
 from gnomon.functions import Function
-from gnomon.quantize import quantize
+from gnomon.quantize import CUT, _steps, quantize, rounded
 from gnomon.tracing import traced
 from tests.aot.support import Built, needs_cc
 
@@ -102,6 +105,54 @@ def test_both_ways_to_compute_agree(kind):
     assert np.abs(error.mean((0, 1, 2))).max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["dense", "conv", "depthwise", "strided", "einsum", "shared"])
+def test_products_of_whole_numbers(kind):
+    """What is multiplied has 8 bits, what is added up 32, and the results are near those of floats."""
+    gnomon.utils.set_random_seed(4)
+    image = gnomon.Input((9, 8, 6), name="image")
+    relu = layers.ReLU()(image)
+    outputs = {
+        "dense": lambda: layers.Dense(5)(image),
+        "conv": lambda: layers.Conv2D(7, 3, padding="same")(relu),
+        "depthwise": lambda: layers.DepthwiseConv2D(4, depth_multiplier=2)(relu),
+        "strided": lambda: layers.Conv2D(4, (2, 3), strides=2)(layers.ZeroPadding2D(1)(image)),
+        "einsum": lambda: layers.EinsumDense("abcd,de->abce", output_shape=(None, 8, 12))(image),
+        "shared": lambda: layers.Add()([layers.Dense(7)(relu)[:, 1:-1, 1:-1], layers.Conv2D(7, 3)(relu)]),
+    }[kind]()
+    model, x = gnomon.Model(image, outputs), data(40, 9, 8, 6)
+    wanted = model.predict(x, verbose=0)
+    graph = quantize(graph_of(model), [x], whole=True)[0]
+    whole = rounded(graph.outputs)
+    assert len(whole) == 1  # made once, however many read it
+    assert whole[0].dtype == ("int8" if kind in ("dense", "strided", "einsum") else "uint8")
+    sums = [n for n in walk(graph.outputs) if isinstance(n.op, Reduce) and n.dtype == "int32"]
+    assert len(sums) == (2 if kind == "shared" else 1)
+    error = run(graph, x) - wanted
+    assert 0 < np.sqrt((error**2).mean()) < 0.02 * wanted.std()
+    assert np.abs(error.mean()) < 0.002 * wanted.std()
+
+
+def test_steps_are_chosen_by_the_data():
+    """By those with the least error: of many small numbers and few large ones those are cut. Zeros have a step too."""
+    x = np.random.default_rng(0).laplace(size=(5000, 20)).astype("float32")
+    graph = graph_of(dense())
+    found = quantize_module._weights(graph)[0]
+    (way,) = _steps(graph, found, [x]).values()
+    errors = {f: np.square(x - f * np.clip(np.rint(x / f), -127, 127)).sum() for f in CUT * np.abs(x).max() / 127}
+    assert way.dtype == "int8"
+    assert way.step == pytest.approx(min(errors, key=errors.get))
+    assert way.step < 0.99 * np.abs(x).max() / 127
+    (way,) = _steps(graph, found, [0 * x]).values()
+    assert way.step > 0
+
+
+def test_sums_that_might_not_fit_stay_floats():
+    x = gnomon.Input((70_000,), name="x")
+    model = gnomon.Model(x, layers.Dense(1)(x))
+    graph = quantize(graph_of(model), [data(2, 70_000)], whole=True)[0]
+    assert not rounded(graph.outputs)
+
+
 def test_what_stays_as_it_is():
     series = gnomon.Input((5, 20), name="series")
     outputs = layers.Dense(9, name="last")(layers.LSTM(20, name="memory")(series))
@@ -145,6 +196,28 @@ def test_data_that_do_not_fit():
 
 
 @needs_cc
+def test_whole_numbers_in_c(tmp_path):
+    """Values between layers have 8 bits, in memory too; one library for any batch."""
+    gnomon.utils.set_random_seed(4)
+    image = gnomon.Input((12, 12, 2), name="image")
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Conv2D(8, 3, activation="relu")(image))
+    model = gnomon.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    pictures = data(40, 12, 12, 2)
+    small = ahead.quantized(model, [pictures], whole=True)
+    library = ahead.build(small, "small")
+    assert library.model.startswith("int8 weights and products of")
+    found = Built(tmp_path, library)
+    for count in (1, 5):
+        (result,) = found([pictures[:count]], {"batch": count})
+        wanted = run(small.traced[0].graph, pictures[:count])
+        np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5)
+    options = {"target": CORTEX, "batch": 1}
+    floats = ahead.build(ahead.quantized(model, [pictures], target=CORTEX), "floats", **options)
+    whole = ahead.build(ahead.quantized(model, [pictures], target=CORTEX, whole=True), "whole", **options)
+    assert 3 * whole.greatest_workspace < floats.greatest_workspace
+
+
+@needs_cc
 @pytest.mark.parametrize("target", [None, CORTEX])
 def test_in_c(target, tmp_path):
     """For a microcontroller no weight becomes float32 in memory: the workspace does not grow."""
@@ -171,6 +244,9 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert "flash" in printed
     assert "RAM" in printed
     assert "int8 weights of 'net'" in (tmp_path / "small.h").read_text()
+    assert main([arguments[0], *arguments[1:4], "--quantize", "integers", *arguments[6:]]) == 0
+    assert "accuracy: 100.00% -> " in capsys.readouterr().out
+    assert "int8 weights and products of 'net'" in (tmp_path / "small.h").read_text()
     np.savez("test.npz", x=x[:10], y=1 - model.predict(x[:10], verbose=0).argmax(-1))
     assert main([*arguments, "--compare", "test.npz"]) == 0
     assert "accuracy: 0.00% -> 0.00%" in capsys.readouterr().out
