@@ -154,6 +154,8 @@ PARTS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Into how many parts a sum may be cut."""
 LEAST_STEPS = 4
 """Steps of a part."""
+STRIP = 8
+"""Rows of tiles that are done together."""
 NARROW = 8
 """A result narrower than this is left to reductions."""
 LENGTHY = 2048
@@ -274,7 +276,7 @@ def planned(rows: RowProgram, p: Product, target: Target = CUDA, whole: bool = F
         if parts == 1 or k / (tile.deep * (2 if word.endswith("16") else 1)) >= LEAST_STEPS * parts
     ]
     brief = [plan for plan in plans if plan.parts > 1 or _elements(plan) * cost <= EPILOGUE]
-    return min(brief or plans[-1:], key=nanoseconds)
+    return min(brief or [plan for plan in plans if _elements(plan) == min(map(_elements, plans))], key=nanoseconds)
 
 
 def _elements(plan: Plan) -> int:
@@ -441,13 +443,15 @@ class _Walk:
     named: dict[Dim, Dim] = field(default_factory=dict)
     lets: list[Stmt] = field(default_factory=list)
 
-    def once(self, name: str, d: Dim, extent: Dim | None = None) -> Dim:
-        """A size that is worked out before the walk."""
+    def once(self, name: str, d: Dim, extent: Dim | None = None, small: bool = False) -> Dim:
+        """A size that is worked out before the walk. One below 2**31 takes one register and not two: what is `small`,
+        as numbers of blocks and of steps are, and what has so small an `extent`."""
         if isinstance(d, int) or any(d == Size.of(a) for a in atoms(d) if isinstance(a, Index | Value)):
             return d
         if d not in self.named:
-            local = Local(f"{name}{len(self.named)}", "int64")
-            self.lets.append(Let(local, IndexValue("int64", d)))
+            small = small or (isinstance(extent, int) and extent <= 1 << 31)
+            local = Local(f"{name}{len(self.named)}", "int32" if small else "int64")
+            self.lets.append(Let(local, IndexValue(local.dtype, d)))
             self.named[d] = value_size(local, extent)
         return self.named[d]
 
@@ -497,12 +501,13 @@ class _Operand:
 
     def _unit(self, turn: int) -> tuple[Dim, Dim]:
         """The first term and the first place of a thread's unit, in units."""
+        once, most = self.walk.once, (turn + 1) * self.walk.plan.threads
         number = self.walk.thread + turn * self.walk.plan.threads
         if self.along_sum:
             row = self.walk.plan.terms // self.terms
-            return self.walk.once("term", modulo(number, row), row), self.walk.once("place", floordiv(number, row))
+            return once("term", modulo(number, row), row), once("place", floordiv(number, row), most)
         row = self.width // self.places
-        return self.walk.once("term", floordiv(number, row)), self.walk.once("place", modulo(number, row), row)
+        return once("term", floordiv(number, row), most), once("place", modulo(number, row), row)
 
     def _taking_part(self, turn: int, body: list[Stmt]) -> list[Stmt]:
         left = self.units - turn * self.walk.plan.threads
@@ -672,7 +677,7 @@ class _MatrixUnits:
         warp, lane = floordiv(walk.thread, 32), modulo(walk.thread, 32)
         self.g, self.q = walk.once("g", floordiv(lane, 4), 8), walk.once("q", modulo(lane, 4), 4)
         across = tile.broad // tile.wide
-        self.row = walk.once("down", floordiv(warp, across)) * tile.high
+        self.row = walk.once("down", floordiv(warp, across), tile.tall // tile.high) * tile.high
         self.column = walk.once("across", modulo(warp, across), across) * tile.wide
         self.down, self.across = tile.high // 16, tile.wide // 8
         self.total = Buffer("total", "float32", (self.down * self.across * 4,), "register")
@@ -746,11 +751,10 @@ def tiled(rows: RowProgram, p: Product, plan: Plan, aligned: bool = True) -> tup
     t, thread = named_index("t", plan.threads)
     rest = floordiv(at, across * down)
     walk = _Walk(plan, p, thread, {}, aligned)
-    column_block = walk.once("column", modulo(at, across), across)
-    row_block = walk.once("row", modulo(floordiv(at, across), down), down)
-    part = walk.once("part", floordiv(rest, batch), plan.parts) if plan.parts > 1 else 0
+    row_block, column_block = _block(walk, modulo(at, across * down), down, across)
+    part = walk.once("part", floordiv(rest, batch), plan.parts, True) if plan.parts > 1 else 0
     inner = modulo(rest, batch) if plan.parts > 1 else rest
-    walk.batch.update({a: walk.once("batch", d, a.extent) for a, d in spread(inner, p.batch).items()})
+    walk.batch.update({a: walk.once("batch", d, a.extent, True) for a, d in spread(inner, p.batch).items()})
     left = _Operand(walk, "left", p.left, p.rows, row_block, tile.tall, m)
     right = _Operand(walk, "right", p.right, p.columns, column_block, tile.broad, n)
     workers = (_MatrixUnits if plan.word else _Threads)(walk, left, right)
@@ -758,15 +762,16 @@ def tiled(rows: RowProgram, p: Product, plan: Plan, aligned: bool = True) -> tup
     first: Dim = 0
     if plan.parts > 1:
         share = ceildiv(steps, plan.parts)
-        first = walk.once("first", part * share)
-        steps = walk.once("steps", maximum(0, share + (steps - first) - maximum(share, steps - first)))
+        first = walk.once("first", part * share, small=True)
+        over = steps - first
+        steps = walk.once("steps", maximum(0, share + over - maximum(share, over)), small=True)
     step, walked = named_index("step", steps + 1)
     fetch = (*left.fetch(first + walked), *right.fetch(first + walked))
-    turn = Local("stage", "int64")
+    turn = Local("stage", "int32")
     stage = value_size(turn, 2)
     before = 1 - stage
     march = (
-        Let(turn, IndexValue("int64", modulo(walked, 2))),
+        Let(turn, IndexValue("int32", modulo(walked, 2))),
         If(_less(walked, steps), fetch),
         If(_less(0, walked), tuple(workers.multiply(before))),
         If(_less(walked, steps), (*left.put(stage), *right.put(stage))),
@@ -785,6 +790,22 @@ def tiled(rows: RowProgram, p: Product, plan: Plan, aligned: bool = True) -> tup
         *_finish(rows, p, plan, walk, workers, row_block * tile.tall, column_block * tile.broad, part),
     )
     return (For(block, (For(t, thread_body, "thread"),), "block"),)
+
+
+def _block(walk: _Walk, number: Dim, down: Dim, across: Dim) -> tuple[Dim, Dim]:
+    """Which tile of the result is a block's. Blocks that run at the same time lie together where there are many: a
+    strip of `STRIP` rows of tiles is gone through column by column, and what they read is read once from memory."""
+    def named(name: str, d: Dim, extent: Dim | None = None) -> Dim:
+        return walk.once(name, d, extent, True)
+
+    if min(typical(down), typical(across)) < STRIP:
+        return named("row", floordiv(number, across), down), named("column", modulo(number, across), across)
+    strip = named("strip", floordiv(number, STRIP * across))
+    within = named("within", number - strip * (STRIP * across))
+    left = down - strip * STRIP
+    height = named("height", STRIP + left - maximum(left, STRIP)) if modulo(down, STRIP) != 0 else STRIP
+    column = named("column", floordiv(within, height), across)
+    return named("row", strip * STRIP + within - column * height, down), column
 
 
 def _finish(
