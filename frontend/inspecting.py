@@ -22,6 +22,7 @@ from gnomon.compiler.graph import Node, Origin, origins
 from gnomon.compiler.passes import PASSES
 from gnomon.layers.calls import Call
 from gnomon.layers.input import InputLayer
+from gnomon.placement import chosen_device
 
 FORMATS = ("text", "dot", "json", "graphml")
 STAGES = ("graph", *(name for name, _ in PASSES), "simplified", "rows", "kernels", "program", "llvm", "assembly")
@@ -257,10 +258,11 @@ def function_of(model: Any, mode: str) -> Any:
     Raises StateError if it is not compiled and `mode` is not 'predict', or if its inputs are not known yet.
     """
     state = model._trainer_state()
+    where = chosen_device(state.device).name
     if mode != "predict" and not model.compiled:
         raise StateError(f"model {model.name!r} has no {mode}ing step before `compile()` says how it is trained")
     for signature, program in state.programs.items():
-        if signature[0] == mode:
+        if signature[0] == mode and signature[-1] == where:
             return program.function
     x = _samples(model, mode)
     if mode == "predict":

@@ -139,6 +139,7 @@ class CupyDriver:
         self._blocks: dict[int, Any] = {}
         self._functions: dict[tuple[int, str], Any] = {}
         self._made: dict[str, dict[str, Maker]] = {}
+        self.errors = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
         self.enter()
         try:
             self.stream = cupy.cuda.Stream(non_blocking=True)

@@ -81,6 +81,11 @@ class Driver(Protocol):
         """Names of what `library` has routines of ('cublaslt', 'cudnn'), sorted."""
         ...
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What it raises when a kernel fails, or the device does."""
+        ...
+
     def enter(self) -> None:
         """The thread that calls is about to use the driver."""
         ...

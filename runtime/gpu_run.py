@@ -9,13 +9,14 @@ a training loop costs the host one replay a step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.errors import ArgumentError, DataError
+from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.compiler.program import Prepare, Program
 from gnomon.compiler.sizes import evaluate
 from gnomon.runtime import arena
@@ -67,13 +68,13 @@ class GpuExecutable:
 
         Raises DataError if an array does not fit, naming the input; OutOfMemoryError before anything runs.
         """
-        with self.gpu.lock:
+        with self.gpu.lock, self._named():
             run = self._run(arrays)
             return self._downloaded(run)
 
     def on_device(self, *arrays: Any) -> list[DeviceArray]:
         """As a call, but the outputs stay on the device: it returns when all is started."""
-        with self.gpu.lock:
+        with self.gpu.lock, self._named():
             run = self._run(arrays)
             results = []
             for slot in self.program.outputs:
@@ -98,11 +99,23 @@ class GpuExecutable:
 
         Temporaries begin as NaN (all bits set), so that reading what was never written shows.
         """
-        with self.gpu.lock:
+        with self.gpu.lock, self._named():
             run = self._run(arrays, observer)
             return self._downloaded(run)
 
     # ---- a call
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What goes wrong on the device is told as an error of ours."""
+        try:
+            yield
+        except self.gpu.driver.errors as error:
+            raise DeviceError(
+                f"{self.program.name!r} failed on {self.gpu.name}: {error}. What the device holds may be lost: save "
+                "what the host has, and start again. GNOMON_CHECK=1 compares each kernel with NumPy; the device 'cpu' "
+                "does without it."
+            ) from error
 
     def _run(self, arrays: Sequence[Any], observer: Any = None) -> Run:
         given = self._given(arrays)

@@ -28,6 +28,14 @@ class CUDAOutOfMemory(MemoryError):
     pass
 
 
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
 class World:
     """What the module finds: versions, devices, memory; and what it was asked to do.
 
@@ -149,6 +157,7 @@ def install(monkeypatch: Any, world: World) -> ModuleType:
         world.current = index
 
     runtime = Named(
+        CUDARuntimeError=CUDARuntimeError,
         driverGetVersion=lambda: world.driver,
         runtimeGetVersion=lambda: world.runtime,
         getDeviceCount=lambda: world.devices,
@@ -202,6 +211,7 @@ def install(monkeypatch: Any, world: World) -> ModuleType:
         memory=Named(OutOfMemoryError=CUDAOutOfMemory),
         Device=lambda index: Named(compute_capability=world.capability, attributes={"MultiProcessorCount": 2}),
         driver=Named(
+            CUDADriverError=CUDADriverError,
             funcSetAttribute=lambda f, which, value: world.log.append(("attribute", which, value)),
             occupancyMaxActiveBlocksPerMultiprocessor=lambda f, threads, shared: 2,
         ),

@@ -31,6 +31,7 @@ class Emulator:
     name = "the emulator"
     arch = "sm_80"
     libraries: tuple[str, ...] = ()
+    errors: tuple[type[Exception], ...] = ()  # its own are for the tests to see
 
     def __init__(self, order: int = 0, module: Module | None = None, limit: int = 1 << 30):
         self.order, self.module, self.limit = order, module, limit

@@ -15,7 +15,7 @@ from gnomon.compiler.errors import CompileError, DeviceError, OutOfMemoryError
 from gnomon.runtime import cuda
 from gnomon.runtime import device as devices
 from tests.emulator import compiler
-from tests.emulator.cupy_like import Array, World, install
+from tests.emulator.cupy_like import Array, CUDARuntimeError, Stream, World, install
 
 emulated = pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
 
@@ -133,6 +133,18 @@ def test_memory_that_runs_out_leaves_the_process_usable(world: World) -> None:
     with pytest.raises(OutOfMemoryError, match="needs .* bytes on gpu:0"):
         f(np.ones((10_000, 4), np.float32))
     assert f(x).shape == (6, 3)
+
+
+@emulated
+def test_what_fails_on_the_device_is_an_error_of_ours(world: World, monkeypatch: Any) -> None:
+    f, _ = step()
+
+    def fail(self: Any) -> None:
+        raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Stream, "synchronize", fail)
+    with pytest.raises(DeviceError, match="'function' failed on gpu:0: cudaErrorIllegalAddress"):
+        f(np.ones((6, 4), np.float32))
 
 
 @emulated
