@@ -3,8 +3,9 @@
     python examples/microcontroller/digits.py
     python examples/microcontroller/digits.py --out build --board stm32f446
 
-Two images are made: with weights of 32 bits, and of 8 bits, calibrated on training data. What they take of flash and
-RAM is printed, and asserted when they are linked (sections.ld). Linking needs arm-none-eabi-gcc, running
+Three images are made: with weights of 32 bits, of 8 bits, and with products of whole numbers as well, calibrated on
+training data and compared on test data. What they take of flash and RAM is printed, and asserted when they are linked
+(sections.ld). Linking needs arm-none-eabi-gcc, running
 qemu-system-arm; without them the object files are made all the same. `build/int8/digits.elf` can be flashed, by
 `openocd -f board/st_nucleo_f4.cfg -c "program build/int8/digits.elf verify reset exit"`.
 """
@@ -95,11 +96,14 @@ def main() -> None:
     print(f"Test accuracy {100 * accuracy:.1f} %")
 
     target = ahead.target_for("cortex-m4")
-    small = ahead.quantized(model, [scaled(x[:1000])], y[:1000], target)
-    print(f"With 8 bits, on the data it was calibrated with: {small.report}")
+    compared = [scaled(x_test[:2000])], y_test[:2000]
+    made = {"float32": model}
+    for name, whole in (("int8", False), ("integers", True)):
+        made[name] = ahead.quantized(model, [scaled(x[:1000])], None, target, compared, whole)
+        print(f"{name}, on test data: {made[name].report}")
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(options.out or temporary)
-        for name, source in (("float32", model), ("int8", small)):
+        for name, source in made.items():
             folder = out / name
             folder.mkdir(parents=True, exist_ok=True)
             library = ahead.build(source, "digits", target, batch=1)
