@@ -8,6 +8,11 @@ What a step is, and its parameters, is told in `gnomon.compiler.lowering.cuda_li
 and its algorithm (the heuristic's first, remembered for equal products) when it is made; calling it only starts the
 work, so it may be called while a graph is captured. All memory, the workspace too, is the caller's.
 
+What an executor does with a `Library` step: it asks the driver for the maker of `step.name`, and has a routine made
+when it first meets the step with some sizes and addresses, of the operands that are the slots `step.inputs` and
+`step.written` (outputs, then the workspace). It calls the routine in the order of the steps, keeps it for as long as
+neither sizes nor addresses change, and makes it anew when they do. The making allocates nothing on the device.
+
 Numbers of enumerations and the meaning of attributes: NVIDIA, cublasLt.h, cublas_api.h and library_types.h of CUDA 12
 and 13 (they are the same); "cuBLAS Library", chapter 3.
 """

@@ -21,17 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gnomon.compiler.kernel import Buffer, Load
-from gnomon.compiler.lowering.cuda_library import (
-    LARGE,
-    Call,
-    Epilogue,
-    Offers,
-    Place,
-    Work,
-    elementwise,
-    epilogue_of,
-    typical,
-)
+from gnomon.compiler.lowering.cuda_call import LARGE, Call, Place, Work, elementwise, typical
+from gnomon.compiler.lowering.cuda_epilogue import Epilogue, Offers, epilogue_of
 from gnomon.compiler.lowering.cuda_parts import extent_of, mentioned
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.ops.patches import places
@@ -43,7 +34,7 @@ WINDOW = 3
 """Taps of a window along each axis, at least: a product does the rest."""
 
 
-def pieces(work: Work) -> list[Piece | Call] | None:
+def convolution(work: Work) -> list[Piece | Call] | None:
     """What computes a convolution or its kernel's gradient with cuDNN; None if a row program is neither."""
     if 2 * typical(extent_of((*work.outer, *work.sums.axes))) < LARGE:
         return None
@@ -192,4 +183,4 @@ def _call(
     return Call(name, tuple(reads), (result,), tuple(sizes), work.workspace(), flops, work.label, others)
 
 
-__all__ = ["pieces"]
+__all__ = ["convolution"]

@@ -17,23 +17,23 @@ from typing import Any
 
 from gnomon.compiler.graph import Node, TensorType
 from gnomon.compiler.kernel import Buffer
-from gnomon.compiler.lowering.cuda_library import Around, Call, bits
+from gnomon.compiler.lowering.cuda_call import Around, Call
+from gnomon.compiler.lowering.cuda_matmul import bits
 from gnomon.compiler.lowering.fuse import Group
 from gnomon.compiler.ops.reduce import Reduce
 from gnomon.compiler.program import Library
-from gnomon.compiler.sizes import floordiv
+from gnomon.compiler.sizes import Dim, floordiv
 
 RELU, MASKED = "relu", "relu_mask"
 
 
 def around(plan: Any, group: Group, names: Mapping[Node, Buffer]) -> Around:
     """What there is around a product. `plan` is that of `compile`."""
-    relus = []
+    relus: list[tuple[str, Dim, Dim]] = []
     for node, buffer in names.items():
         made = _maker(plan, plan.slot_of[node])
         if made is not None and node not in group.members:
-            told = dict(made.parameters)
-            relus.append((buffer.name, told["m"], told["n"]))
+            relus.append((buffer.name, *_sizes(made)))
     sums = _sums(plan, group) if relus else None
     return Around(tuple(relus), 0 if sums is None else sums.shape[0])
 
@@ -46,6 +46,15 @@ def _maker(plan: Any, slot: int) -> Library | None:
             if told["epilogue"] in (RELU, MASKED) and told["batch"] == 1:
                 return step
     return None
+
+
+def _sizes(step: Library) -> tuple[Dim, Dim]:
+    """Rows and columns of what a call makes."""
+    told = dict(step.parameters)
+    m, n = told["m"], told["n"]
+    assert not isinstance(m, str), step
+    assert not isinstance(n, str), step
+    return m, n
 
 
 def _sums(plan: Any, group: Group) -> Node | None:
@@ -63,7 +72,7 @@ def _sums(plan: Any, group: Group) -> Node | None:
 def take_sums(plan: Any, group: Group, names: dict[Node, Buffer], code: Sequence[Any]) -> None:
     """If a call makes the sums over rows too, they belong to its group, and have memory."""
     call = next((made for made in code if isinstance(made, Call) and made.sums is not None), None)
-    if call is None:
+    if call is None or call.sums is None:
         return
     node = _sums(plan, group)
     assert node is not None, group
@@ -81,8 +90,9 @@ def connected(plan: Any, call: Call, step: Library, made: int, lowered: Sequence
     assert first is not None, call
     told = dict(first.parameters)
     if told["epilogue"] == RELU:
-        width = bits(told["n"])
-        mask = plan._slot("positive", TensorType("uint8", (told["m"], floordiv(width, 8))), "temporary")
+        rows, columns = _sizes(first)
+        width = bits(columns)
+        mask = plan._slot("positive", TensorType("uint8", (rows, floordiv(width, 8))), "temporary")
         parameters = (*(told | {"epilogue": MASKED}).items(), ("ld_mask", width))
         new = replace(first, outputs=(*first.outputs, mask), parameters=parameters)
         plan.steps[next(k for k, s in enumerate(plan.steps) if s is first)] = new
