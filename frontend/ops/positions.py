@@ -12,6 +12,7 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DTypeError, ShapeError
 from gnomon.compiler.graph import Node
 from gnomon.compiler.ops import build
+from gnomon.compiler.ops.rows import FirstEqual, WriteRows
 from gnomon.compiler.sizes import Dim
 from gnomon.ops.arguments import as_axis, as_dtype, as_shape, as_size, floating, numbers, one_of
 from gnomon.ops.shaping import cut
@@ -202,18 +203,16 @@ def scatter_update(inputs, indices, updates, reduction=None):
         combined = _segments(new, place, n, kind)
         combine = {"mul": build.multiply, "max": build.maximum, "min": build.minimum}[reduction]
         return build.reshape(combine(flat, combined), x.shape)
-    # the last writer of each position: its number + 1, 0 where nobody writes
-    turn = build.add(build.iota(place.shape, 0, "int64"), 1)
-    writer = _segments(turn, place, n, "max", empty=0)
-    hit = build.broadcast(build.greater(writer, 0), flat.shape, [0])
-    value = build.gather(new, build.subtract(writer, 1), 0)
-    return build.reshape(build.where(hit, value, flat), x.shape)
+    # of equal positions the last one: the first from behind. Those outside are equal to none inside
+    first = FirstEqual(n + 2)(build.flip(build.add(place, 1), [0]))
+    last = build.flip(build.apply("equal", first, build.iota(first.shape, 0)), [0])
+    return build.reshape(WriteRows()(flat, build.where(last, place, build.constant(-1, "int64")), new), x.shape)
 
 
 # ---- groups
 
 
-def _segments(data: Node, ids: Node, count: Dim, kind: str, empty: Any = None) -> Node:
+def _segments(data: Node, ids: Node, count: Dim, kind: str) -> Node:
     """A reduction of the rows of `data` that share an id, by comparing every id with every group."""
     n = data.shape[0]
     ids = build.equate(ids, (n,))
@@ -222,10 +221,9 @@ def _segments(data: Node, ids: Node, count: Dim, kind: str, empty: Any = None) -
     )
     wide = (count, *data.shape)
     row = dtypes.named(data.dtype)
-    if empty is None:
-        limits = np.iinfo(row.numpy) if row.kind != "f" else None
-        low, high = (-math.inf, math.inf) if limits is None else (int(limits.min), int(limits.max))
-        empty = {"sum": 0, "prod": 1, "max": low, "min": high}[kind]
+    limits = np.iinfo(row.numpy) if row.kind != "f" else None
+    low, high = (-math.inf, math.inf) if limits is None else (int(limits.min), int(limits.max))
+    empty: Any = {"sum": 0, "prod": 1, "max": low, "min": high}[kind]
     masked = build.where(
         build.broadcast(member, wide, [0, 1]),
         build.broadcast(data, wide, range(1, len(wide))),

@@ -256,6 +256,19 @@ def test_an_old_value_that_is_asked_for_is_kept():
     np.testing.assert_array_equal(table.numpy()[:, 0], [0, 2, 0, 2, 0, 0])
 
 
+def test_a_step_of_ones_own_on_the_rows_that_were_read():
+    """As in Theano: the gradient of the rows, and these written back."""
+    table = Variable(np.ones((1000, 2), "float32"))
+    at = gnomon.Input((), dtype="int32")
+    read = ops.take(table, at, axis=0)
+    (gradient,) = gnomon.grad(ops.sum(ops.square(read)), [read])
+    fn = function([at], read, updates={table: ops.scatter_update(table, at[:, None], read - 0.25 * gradient)})
+    assert "write_rows_copy" not in [s.label for s in launches(fn)]
+    np.testing.assert_array_equal(fn(np.array([3, 999, -1], "int32")), np.ones((3, 2)))
+    np.testing.assert_array_equal(fn(np.array([0, 3, 999], "int32"))[:, 0], [1, 0.5, 0.5])
+    assert table.numpy().sum() == 2 * (997 + 0.5 + 0.25 + 0.25)
+
+
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
 def test_on_a_gpu(monkeypatch):
     monkeypatch.setattr(rows, "MANY", ALL)

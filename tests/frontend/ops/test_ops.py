@@ -474,6 +474,8 @@ def test_sizes_of_a_tensor_are_sizes_again() -> None:
 def test_scatter_update_keeps_the_last_and_combines() -> None:
     x, at, new = np.zeros(4, np.float32), np.array([[1], [3], [1]], np.int32), np.array([5.0, 2.0, 7.0], np.float32)
     assert ops.scatter_update(x, at, new).tolist() == [0, 7, 0, 2]
+    outside = np.array([[3], [-1], [4], [-5], [9]], np.int32)
+    assert ops.scatter_update(x, outside, np.arange(5)).tolist() == [0, 0, 0, 1]
     assert ops.scatter_update(x, at, new, "add").tolist() == [0, 12, 0, 2]
     assert ops.scatter_update(x + 6, at, new, "max").tolist() == [6, 7, 6, 6]
     assert ops.scatter_update(x + 6, at, new, "min").tolist() == [6, 5, 6, 2]
