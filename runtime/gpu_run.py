@@ -27,6 +27,9 @@ from gnomon.runtime.gpu import DeviceArray, DeviceBuffer, Gpu, Memory
 from gnomon.runtime.gpu_parts import Division, Frame, Plan
 from gnomon.runtime.gpu_steps import Run
 
+KNOWN = 1000
+"""How many sets of shapes an executable knows the sizes of."""
+
 FRAMES = 64
 """How many sets of shapes and addresses an executable remembers; with more, the earliest is forgotten."""
 
@@ -58,6 +61,7 @@ class GpuExecutable:
         self.seen: dict[int, int] = {}  # when what is kept was made
         self._fixed, self._owned = self._place_fixed()
         self._frames: dict[Any, Frame] = {}
+        self._known: dict[Any, dict[str, int]] = {}  # the sizes by shapes and values
         self._arena: Memory | None = None
         self._arenas = 0  # how many there have been
         self.graphs = 0  # how many were captured
@@ -88,7 +92,7 @@ class GpuExecutable:
 
     def fitting(self, arrays: Sequence[Any]) -> dict[str, int]:
         """The values of the symbolic sizes in a call with `arrays`. Raises DataError if an array does not fit."""
-        return self._sizes(self._given(arrays))
+        return dict(self._sizes(self._given(arrays)))
 
     def memory(self, sizes: dict[str, int]) -> int:
         """Bytes of temporary memory that a call takes with these values of the symbolic sizes."""
@@ -188,9 +192,14 @@ class GpuExecutable:
         return given
 
     def _sizes(self, given: Sequence[Any]) -> dict[str, int]:
-        return self.binding.sizes(
-            [tuple(a.shape) for a in given], [int(np.asarray(given[number])) for number in self.binding.measures]
-        )
+        shapes = tuple([tuple(a.shape) for a in given])
+        values = tuple([int(np.asarray(given[number])) for number in self.binding.measures])
+        sizes = self._known.get((shapes, values))
+        if sizes is None:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            sizes = self._known[shapes, values] = self.binding.sizes(shapes, values)
+        return sizes
 
     # ---- at the first call with some shapes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_what_the_card_has_no_routine_for_is_computed_by_the_host(where: str) ->
     for size in (3, 5, 3):
         a = random(size, size) + 5 * np.eye(size, dtype="float32")
         np.testing.assert_allclose(run(a)[0], np.linalg.inv(a), rtol=1e-5)
+
+
+def test_threads_take_turns(where: str) -> None:  # noqa: F811
+    x = gnomon.Input((4,), name="x")
+    f = gnomon.function([x], x * 2.0, device=where)
+    data = [random(k + 1, 4, seed=k) for k in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for a, found in zip(data, pool.map(f, data), strict=True):
+            np.testing.assert_array_equal(found, a * 2)
 
 
 # ---- variables
