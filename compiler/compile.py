@@ -10,13 +10,14 @@ from gnomon.compiler import dtypes
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.graph import Item, Node, TensorType, origins, walk
 from gnomon.compiler.kernel import Buffer, Kernel
-from gnomon.compiler.lower import Code, lower, lower_op, rendered
+from gnomon.compiler.lower import Code, lower, lower_border, lower_op, rendered
 from gnomon.compiler.lowering import cuda_masks, loops
 from gnomon.compiler.lowering.cuda_library import NOTHING, Call
 from gnomon.compiler.lowering.cuda_loops import persistent
 from gnomon.compiler.lowering.cuda_together import together
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
+from gnomon.compiler.lowering.inlay import inlaid, shifted
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
 from gnomon.compiler.lowering.shares import Use
@@ -45,6 +46,8 @@ from gnomon.compiler.program import (
     Step,
     all_steps,
     lifetimes,
+    memory_of,
+    own,
 )
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render.entry import render_entry
@@ -70,6 +73,8 @@ def compile(request: Request, target: Target, stages: Stages | None = None) -> P
     stages.groups = groups
     plan = _Plan(request, outputs, updates, stored, groups)
     plan.place_updates()
+    if request.prepare and target.kind == "cpu":
+        plan.inlay()
     for group in scheduled(plan.groups, plan.readers, plan.slot_of):
         plan.lower(group, target, stages)
     return plan.program(target, stages)
@@ -90,6 +95,8 @@ class _Plan:
         self.steps: list[Step] = []
         self.preparing: list[Step] = []  # steps whose results are kept from call to call
         self.loops: list[tuple[set[int], list[Step]]] = []  # around: slots that stay as they are, and steps before it
+        self.inlaid: dict[Node, Node] = {}  # products that are computed into the middle of what they are padded to
+        self.padded: set[Node] = set()
         self.share: Dim = 0  # rows of a share, in a loop whose shares may not meet, and what was lowered there
         self.uses: list[Use] = []
         self.clock = -1
@@ -233,8 +240,17 @@ class _Plan:
 
     def _memory(self, node: Node, kind: str = "temporary") -> None:
         """Give memory to a node that other kernels or the caller read, if it has none."""
+        if node in self.inlaid:
+            self._memory(self.inlaid[node], kind)
+            self._give(node, self.slot_of[self.inlaid[node]])
         if node not in self.slot_of:
             self._give(node, self._slot(f"t{len(self.slots)}", node.type, kind))
+
+    def inlay(self) -> None:
+        """Find products that are only read padded."""
+        asked = {*self.outputs, *self.old}
+        self.inlaid = inlaid(self.groups, self.readers, lambda n: n in self.slot_of or n in asked)
+        self.padded = set(self.inlaid.values())
 
     # ---- lowering
 
@@ -254,6 +270,11 @@ class _Plan:
                 self._launches(group, names, lower_op(node.op, names[node], inputs, target), stages)
             elif not isinstance(node.op, Item):
                 raise CompileError(f"{self.request.name}: {node!r} has no element rule and no kernel")
+            return
+        if len(group.members) == 1 and group.members[0] in self.padded:
+            (pad,) = group.members
+            names = {pad: Buffer("m0", pad.dtype, pad.shape)}
+            self._launches(group, names, lower_border(pad, names[pad], target), stages)
             return
         if not group.members:
             return
@@ -277,6 +298,13 @@ class _Plan:
                 self._give(value, self._slot(f"t{len(self.slots)}", value.type, "temporary"))
                 self.late += [Copy(self.slot_of[value], self.slot_of[p]) for p, v in overwritten.items() if v is value]
         label = label_of(group)
+        places = {
+            names[x].name: (Buffer(names[x].name, x.dtype, pad.shape), pad.op.low)  # type: ignore[attr-defined]  # a Pad
+            for x, pad in self.inlaid.items()
+            if x in names and x in group.members
+        }
+        if places:
+            rows = shifted(rows, places)
         stages.rows.append((label, rows))
         constant = frozenset(b.name for n, b in names.items() if self._is_steady(n))
         if self.share != 0:
@@ -434,6 +462,7 @@ class _Plan:
         steps = [*self._prepared(), *steps, *self._changed()]
         if target.kind == "cuda":
             steps = self._together(steps, target, stages)
+        self._forget_between(steps)
         lives = lifetimes(self.slots, steps)
         slots = [
             replace(s, first=lives.get(k, (0, 0))[0], last=lives.get(k, (0, 0))[1]) if s.kind == "temporary" else s
@@ -503,6 +532,15 @@ class _Plan:
             return []
         clock, seen = self._clock(), self._slot("seen", TensorType("int64", ()), "kept")
         return [Prepare(clock, seen, tuple(self.preparing))]
+
+    def _forget_between(self, steps: Sequence[Step]) -> None:
+        """What is kept but read only while other things that are kept are made needs no memory of its own."""
+        made = {k for s in all_steps(self.preparing) if isinstance(s, Launch) for k in s.buffers}
+        others = [s for s in steps if not isinstance(s, Prepare)]
+        used = {m for s in all_steps(others) for k in own(s) for m in memory_of(self.slots, k)}
+        for k in made - used:
+            if self.slots[k].kind == "kept":
+                self.slots[k] = replace(self.slots[k], kind="temporary")
 
     def _changed(self) -> list[Step]:
         """The step that tells other programs that variables have changed."""

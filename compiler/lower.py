@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
 
-from gnomon.compiler.graph import Op
+from gnomon.compiler.graph import Node, Op
 from gnomon.compiler.kernel import Buffer, Kernel
 from gnomon.compiler.lowering import contraction, cpu, cuda, cuda_deep, cuda_library
 from gnomon.compiler.lowering.cuda_library import NOTHING, Around, Call
 from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.hatch import hatched
+from gnomon.compiler.lowering.inlay import border
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
@@ -86,6 +87,12 @@ def lower(
 def lower_op(op: Op, out: Buffer, inputs: tuple[Buffer, ...], target: Target) -> tuple[Code | Call, ...]:
     """The kernels that an op has written itself, in order."""
     return _once((op, out, inputs, target), target, lambda: hatched(op, out, inputs, target))
+
+
+def lower_border(pad: Node, out: Buffer, target: Target) -> tuple[Code, ...]:
+    """The kernel that fills the border of what is padded in its place."""
+    key = (pad.op, pad.inputs[1], pad.shape, out, target)
+    return _once(key, target, lambda: [border(pad, out, target)])  # type: ignore[return-value]
 
 
 def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece | Call]]) -> tuple[Code | Call, ...]:

@@ -112,6 +112,9 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
                 spread.add(_made(x))
         elif isinstance(node.op, (Gather, GatherAlong)):
             spread.add(_made(node.inputs[0]))
+    for node in order:
+        if isinstance(node.op, Pad) and _ends_product(node.inputs[0], readers):
+            wanted.add(node.inputs[0])  # computed with the product, into its place (see `inlay`)
     stored: set[Node] = set()
     cost: dict[Node, int] = {}
     depth: dict[Node, int] = {}
@@ -141,6 +144,16 @@ def choose_stored(outputs: Sequence[Node]) -> list[Node]:
         else:
             cost[node], depth[node] = min(total, 10**6), deep
     return [n for n in order if n in stored]
+
+
+def _ends_product(x: Node, readers: dict[Node, int]) -> bool:
+    """Whether an elementwise function of a product is read once, and so is all between them."""
+    while isinstance(x.op, Elementwise) and readers[x] == 1:
+        products = [y for y in x.inputs if isinstance(y.op, (Contract, Elementwise)) and readers[y] == 1]
+        if not products:
+            return False
+        x = products[0]
+    return isinstance(x.op, Contract) and readers[x] == 1 and not is_small(x)
 
 
 def _made(x: Node) -> Node:
