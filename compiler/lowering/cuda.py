@@ -109,7 +109,7 @@ def kernel(
     multiplied = cuda_tiles.whole(rows, target, label, aligned)
     if multiplied is not None:
         return multiplied, extent_of(rows.outer)
-    team = _team(rows)
+    team = team_of(rows)
     body = _elements(rows, aligned) if team is None else _Rows(rows, team, aligned).body()
     return Kernel(rows.reads, rows.writes, body, label=label), extent_of(rows.outer)
 
@@ -218,7 +218,7 @@ class Team:
         return self.rows * self.size
 
 
-def _team(rows: RowProgram) -> Team | None:
+def team_of(rows: RowProgram) -> Team | None:
     """Who shares an outer iteration, None if one thread does all of it."""
     inner = [extent_of(s.axes) for s in rows.stages if s.axes]
     if not inner or sum(evaluate(_bytes(b), {}) for b in rows.scratch) > MOST_SHARED:

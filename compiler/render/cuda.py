@@ -400,7 +400,7 @@ class Writer:
                     return []
                 if isinstance(e, Load) and e.mask is None and self._is_wide(s.index, e.buffer, e.index):
                     found[e] = None
-            if isinstance(t, Store):
+            if isinstance(t, Store) and t.buffer.space == "global":
                 written.add(t.buffer)
                 if stores[t.buffer] == 1 and self._is_wide(s.index, t.buffer, t.index):
                     found[t] = None

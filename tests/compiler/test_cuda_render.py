@@ -28,6 +28,7 @@ from gnomon.compiler.kernel import (
     Local,
     Prefetch,
     ScalarFn,
+    Shuffle,
     Stmt,
     Store,
     value_size,
@@ -554,6 +555,28 @@ def test_scalar_functions(dtype: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@needs_compiler
+def test_a_shuffle_is_done_by_all() -> None:
+    """Even as the second operand of a function that C would leave out where the first decides."""
+    x, y = Buffer("x", "bool", (64,)), Buffer("y", "bool", (64,))
+    t, at = loop("t", 64)
+    either = call("logical_or", Load(x, (at,)), Shuffle(Load(x, (at,)), 2))
+    kernel = Kernel((x,), (y,), (For(t, (Store(y, (at,), either),), "thread"),))
+    given = np.arange(64) % 5 == 0
+    got = np.zeros(64, bool)
+    launch(Module(program([render(kernel, "k")])), "k", kernel, {"x": given, "y": got})
+    np.testing.assert_array_equal(got, given | given[np.arange(64) ^ 2])
+
+
+def test_no_shuffle_where_threads_part() -> None:
+    x, y = Buffer("x", "float32", (64,)), Buffer("y", "float32", (64,))
+    t, at = loop("t", 64)
+    some = call("less", IndexValue("int64", at), Const("int64", 7))
+    body = If(some, (Store(y, (at,), Shuffle(Load(x, (at,)), 1)),))
+    with pytest.raises(CompileError, match="a shuffle where not all threads of a block come by"):
+        render(Kernel((x,), (y,), (For(t, (body,), "thread"),)), "k")
+
+
 # ---- what a GPU's compiler says
 
 
@@ -574,7 +597,7 @@ def test_kernels_compile_to_cubin_without_spills(arch: str) -> None:
 def fault(body: str, threads: int = 64, arguments: int = 64, order: int = 0) -> np.ndarray:
     text = f'extern "C" __global__ void __launch_bounds__({threads}) k(float *x) {{\n{body}\n}}'
     x = np.zeros(arguments, np.float32)
-    Module(text).launch("k", (1, 1, 1), (threads, 1, 1), [x], order=order)
+    Module(program([text])).launch("k", (1, 1, 1), (threads, 1, 1), [x], order=order)
     return x
 
 
@@ -590,6 +613,9 @@ def fault(body: str, threads: int = 64, arguments: int = 64, order: int = 0) -> 
         ("if (threadIdx.x < 32) __syncthreads();\nelse __syncthreads();", "divergent barrier"),
         ("__shared__ double s[30000];\ns[0] = 1; x[0] = s[0];", "227 KiB"),
         ("x[0] = 77 / (int)blockIdx.x;", "divided by zero"),
+        ("if (threadIdx.x % 2) x[0] = __shfl_xor_sync(~0u, 1.f, 1);", "divergent warp: 16 of 32 threads"),
+        ("if (threadIdx.x % 2) __syncwarp();\nelse __syncwarp();", "divergent warp: threads meet at lines"),
+        ("gn_store(x + 1, gn_vector<float, 4>{1, 2, 3, 4});", "misaligned vector access"),
     ],
 )
 def test_emulator_notices(body: str, message: str) -> None:
