@@ -28,7 +28,7 @@ from gnomon.compiler.kernel import (
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.lowering.minimal import Filtering, apart, matrices, planes
-from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, min_of, placed
+from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, min_of, placed, read
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, coefficient, floordiv, modulo, product
 
@@ -57,18 +57,17 @@ class LongFilter(Filtering):
         p = self.p
         if not self.target.winograd or self.dtype != "float32" or p.batch or p.columns or len(p.summed) != 2:
             return False
-        if not 1 <= len(p.row_axes) <= 2 or not isinstance(p.left, Load) or p.left.mask is not None:
-            return False
-        if not isinstance(p.right, Load) or p.right.mask is not None:
+        left = read(p.left)
+        if not 1 <= len(p.row_axes) <= 2 or left is None or read(p.right) is None:
             return False
         (k, c), t = p.summed, p.row_axes[-1]
         extents = [a.extent for a in (k, c, t, p.lanes) if isinstance(a.extent, int)]
         if len(extents) < 4 or extents[0] < LONG or min(extents[1], extents[3]) < CHANNELS:
             return False
-        along, tap = coefficient(p.left.index[0], t), coefficient(p.left.index[0], k)
+        along, tap = coefficient(left.index[0], t), coefficient(left.index[0], k)
         if not isinstance(along, int) or not isinstance(tap, int) or along <= 0 or tap <= 0 or tap % along:
             return False
-        if coefficient(p.left.index[0], c) != 1:
+        if coefficient(left.index[0], c) != 1:
             return False
         self.taps, self.channels, self.length, self.filters = extents
         self.dilation = tap // along

@@ -22,6 +22,7 @@ from gnomon.compiler.kernel import (
     Alloc,
     Apply,
     Buffer,
+    Cast,
     Const,
     CopyTransposed,
     Expr,
@@ -228,8 +229,8 @@ class Schedule:
         self.p, self.target, self.constant = p, target, constant
         self.dtype = p.total.dtype
         self.share = share
-        self.tile = tile or tile_for(target, self.dtype, p.lanes.extent, known_factor(share))
         self.rows = product(a.extent for a in p.row_axes)
+        self.tile = tile or self._fitting(tile_for(target, self.dtype, p.lanes.extent, known_factor(share)))
         self.depth = product(a.extent for a in p.summed)
         self.panels = ceildiv(p.lanes.extent, self.tile.width)
         self.lane = Index(f"l{self.tile.width}", self.tile.width)
@@ -240,6 +241,14 @@ class Schedule:
         self.flops: Dim = 0
         self.counter = 0
         self.allocs: list[Buffer] = []
+
+    def _fitting(self, tile: Tile) -> Tile:
+        """The tile with a row or two less if their number is surely a multiple of that, as 7x7 places are of 7: single
+        rows take several times as long as those of a tile."""
+        if self.share != 0 or tile.rows < 8:
+            return tile
+        factor = known_factor(self.rows)
+        return next((Tile(r, tile.width) for r in range(tile.rows, tile.rows - 3, -1) if factor % r == 0), tile)
 
     def run(self, label: str) -> list[Piece]:
         p = self.p
@@ -332,8 +341,8 @@ class Schedule:
 
     def contiguous(self) -> bool:
         """Whether lanes are neighbours in memory, read by a plain load."""
-        e = self.p.right
-        return isinstance(e, Load) and e.mask is None and coefficient(e.index[0], self.p.lanes) == 1
+        e = read(self.p.right)
+        return e is not None and coefficient(e.index[0], self.p.lanes) == 1
 
     def _packed_early(self) -> bool:
         """Whether the lanes' operand is packed once for all calls: it stays the same, and is not in panels already."""
@@ -362,12 +371,12 @@ class Schedule:
 
     def _scattered(self) -> bool:
         """Whether the numbers that a row reads one after the other are far apart: then rows are packed too."""
-        e, (*_, last) = self.p.left, self.p.summed
-        if not isinstance(e, Load) or (isinstance(self.depth, int) and self.depth < SHALLOW) or self.tile.rows == 1:
+        e, (*_, last) = read(self.p.left), self.p.summed
+        if e is None or (isinstance(self.depth, int) and self.depth < SHALLOW) or self.tile.rows == 1:
             return False
         stride = coefficient(e.index[0], last)
         if isinstance(stride, int):  # a power of two apart they fall into few sets of the cache
-            return stride != 1 and stride * dtypes.named(self.dtype).bytes % PAGE_PART == 0
+            return stride != 1 and stride * dtypes.named(e.dtype).bytes % PAGE_PART == 0
         return True
 
     def _right_panels(self) -> Panels:
@@ -779,6 +788,13 @@ def min_of(a: Dim, b: Dim) -> Dim:
 
 def placed(e: Expr, change: dict[Index, Dim]) -> Expr:
     return Rewriter(index=lambda a: change.get(a) if isinstance(a, Index) else None).expr(e)
+
+
+def read(e: Expr) -> Load | None:
+    """The load that an operand is, of a number that is widened perhaps; None if it is more than that."""
+    if isinstance(e, Cast) and dtypes.named(e.x.dtype).compute == e.dtype:
+        e = e.x
+    return e if isinstance(e, Load) and e.mask is None else None
 
 
 def masked(e: Expr, inside: Expr) -> Expr:

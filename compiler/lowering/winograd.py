@@ -29,7 +29,7 @@ from gnomon.compiler.kernel import (
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.lowering.minimal import Filtering, apart, matrices, planes
-from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, min_of, placed
+from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, min_of, placed, read
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, coefficient, floordiv, maximum, modulo, product
 
@@ -99,13 +99,12 @@ class Winograd(Tiled):
         p = self.p
         if not self.target.winograd or self.dtype != "float32" or p.batch or p.columns or len(p.summed) != 3:
             return False
-        if not 2 <= len(p.row_axes) <= 3 or not isinstance(p.left, Load) or p.left.mask is not None:
-            return False
-        if not isinstance(p.right, Load) or p.right.mask is not None:
+        left = read(p.left)
+        if not 2 <= len(p.row_axes) <= 3 or left is None or read(p.right) is None:
             return False
         kh, kw, c = p.summed
         oh, ow = p.row_axes[-2:]
-        place = p.left.index[0]
+        place = left.index[0]
         down, along = coefficient(place, oh), coefficient(place, ow)
         extents = [a.extent for a in (oh, ow, c, p.lanes) if isinstance(a.extent, int)]
         if (kh.extent, kw.extent) != (TAPS, TAPS) or len(extents) < 4:

@@ -13,7 +13,7 @@ from gnomon.compiler.kernel import Alloc, Apply, Buffer, Expr, For, Kernel, Load
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.lowering.minimal import matrices, planes, transposed
-from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, masked, placed
+from gnomon.compiler.lowering.tiles import Piece, Product, Schedule, epilogue, finished, loads, masked, placed, read
 from gnomon.compiler.lowering.winograd import CHANNELS, IN, MOVED, OUT, TAPS, Tiled, place_in
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, coefficient, known_factor, product
@@ -38,11 +38,12 @@ class WinogradGradient(Tiled):
             return False
         if len(p.row_axes) != 3 or not 2 <= len(p.summed) <= 3:
             return False
-        if not all(isinstance(e, Load) and e.mask is None for e in (p.left, p.right)):
+        left = read(p.left)
+        if left is None or read(p.right) is None:
             return False
         kh, kw, c = p.row_axes
         oh, ow = p.summed[-2:]
-        place = p.left.index[0]  # type: ignore[attr-defined]  # a Load
+        place = left.index[0]
         down, along = coefficient(place, kh), coefficient(place, kw)
         extents = [a.extent for a in (oh, ow, c, p.lanes) if isinstance(a.extent, int)]
         if (kh.extent, kw.extent) != (TAPS, TAPS) or len(extents) < 4:
