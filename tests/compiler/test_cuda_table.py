@@ -13,6 +13,7 @@ from gnomon.compiler.grad import vjp
 from gnomon.compiler.graph import Node
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops.leaves import fresh_input
+from gnomon.runtime.device import gpu_problem
 from tests.emulator import compiler, nvrtc
 from tests.emulator.programs import Batch, kernels
 from tests.op_table import ROWS, Row, generator, names
@@ -51,7 +52,7 @@ def batch() -> tuple[Batch, dict[str, Case]]:
     return programs, cases
 
 
-def check(row: Row, what: str, dtype: str, factor: float) -> None:
+def check(row: Row, what: str, dtype: str, factor: float, device: str | None = None) -> None:
     rng = generator(row)
     programs, cases = batch()
     name = f"{row.name}, {what}"
@@ -64,8 +65,8 @@ def check(row: Row, what: str, dtype: str, factor: float) -> None:
             arrays += [rng.standard_normal(s).astype(dtype) for s in shapes]
         values = dict(zip(case.inputs, arrays, strict=True))
         want = [np.asarray(e) for e in evaluate_graph(case.outputs, values, sizes)]
-        for order in ORDERS:
-            row.check(programs.run(name, arrays, order), want, dtype, sizes, factor)
+        for order in ORDERS if device is None else (0,):
+            row.check(programs.run(name, arrays, order, device), want, dtype, sizes, factor)
 
 
 @needs_compiler
@@ -79,6 +80,19 @@ def test_cuda_agrees_with_the_oracle(row: Row) -> None:
 @pytest.mark.parametrize("row", SMOOTH, ids=names(SMOOTH))
 def test_cuda_gradients_agree_with_the_oracle(row: Row) -> None:
     check(row, "gradient", "float32", factor=16)  # a few more operations than the row itself
+
+
+CARDS = [] if gpu_problem() else ["gpu:0"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", CARDS)
+@pytest.mark.parametrize("row", REACHED if CARDS else [], ids=names(REACHED) if CARDS else None)
+def test_a_card_agrees_with_the_oracle(row: Row, device: str) -> None:
+    for dtype in row.dtypes:
+        check(row, dtype, dtype, 2, device)
+    if row in SMOOTH:
+        check(row, "gradient", "float32", 16, device)
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")

@@ -18,6 +18,7 @@ from gnomon.compiler.sizes import evaluate
 from gnomon.compiler.targets import CUDA
 from gnomon.functions import Function
 from gnomon.runtime.buffer import Buffer
+from gnomon.runtime.device import device as runtime_device
 from gnomon.runtime.gpu import Gpu
 from gnomon.runtime.gpu_run import GpuExecutable
 
@@ -53,12 +54,13 @@ class Emulated:
     in the order of `Program.variables`.
 
     module   the compiled text of several programs, this one among them; by default of this one alone
+    device   the name of a card to run it on instead
     """
 
-    def __init__(self, program: Program, module: Module | None = None):
+    def __init__(self, program: Program, module: Module | None = None, device: str | None = None):
         self.program = program
         self.driver = Emulator(module=module)
-        self.gpu = Gpu("emulator", self.driver, poison=True)
+        self.gpu = Gpu("emulator", self.driver, poison=True) if device is None else runtime_device(device)
         self.buffers = [_buffer(program.slots[slot]) for slot, _ in program.variables]
         self.executable = GpuExecutable(self.gpu, program, self.buffers)
 
@@ -98,8 +100,12 @@ class Batch:
         """The CUDA C++ of the named programs, of all by default."""
         return text(self.programs[name] for name in (self.programs if names is None else names))
 
-    def run(self, name: str, arrays: Sequence[np.ndarray], order: int = 0) -> list[np.ndarray]:
-        """The outputs of a program, given its inputs in order."""
+    def run(
+        self, name: str, arrays: Sequence[np.ndarray], order: int = 0, device: str | None = None
+    ) -> list[np.ndarray]:
+        """The outputs of a program, given its inputs in order; `device`: on a card, where it is compiled alone."""
+        if device is not None:
+            return Emulated(self.programs[name], None, device)(arrays)
         if self.module is None:
             self.module = Module(self.text())
         return Emulated(self.programs[name], self.module)(arrays, order=order)
