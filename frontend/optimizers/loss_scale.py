@@ -9,6 +9,7 @@ from gnomon.compiler.errors import ArgumentError
 from gnomon.eager import at_once
 from gnomon.optimizers.optimizer import Optimizer
 from gnomon.registry import deserialize_object, serialize_object
+from gnomon.tensor import Tensor
 from gnomon.variable import updates_where
 
 
@@ -56,13 +57,19 @@ class LossScaleOptimizer(Optimizer):
         if not self.built:
             self.build(list(trainable_variables or ()))
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
-        finite = ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in grads if g is not None]))
+        looked_at = [self._looked_at(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        finite = ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in looked_at]))
         scale, count = self.dynamic_scale.value, self.step_counter.value
         grows = count == self.dynamic_growth_steps - 1
         with updates_where(finite):
             self.inner_optimizer.apply([None if g is None else g / ops.cast(scale, g.dtype) for g in grads], variables)
         self.step_counter.assign(ops.where(ops.logical_and(finite, ops.logical_not(grows)), count + 1, 0))
         self.dynamic_scale.assign(scale * ops.where(finite, ops.where(grows, 2.0, 1.0), 0.5))
+
+    def _looked_at(self, gradient: Any, variable: Any) -> Any:
+        """A gradient, or all of it that is not 0, where the update needs no more."""
+        rows = self.inner_optimizer._rows_of(gradient, variable)
+        return gradient if rows is None else Tensor(rows.sums)
 
     @property
     def learning_rate(self):

@@ -222,8 +222,10 @@ def touched(vocabulary: int, optimizer: Any) -> int:
 
 
 @pytest.mark.parametrize("kind", [optimizers.SGD, optimizers.Adagrad, optimizers.LazyAdam])
-def test_a_step_costs_what_its_rows_cost(kind):
-    assert touched(20_000, kind()) == touched(1_000_000, kind()) < 20_000
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_costs_what_its_rows_cost(kind, scaled):
+    make = lambda: optimizers.LossScaleOptimizer(kind()) if scaled else kind()
+    assert touched(20_000, make()) == touched(1_000_000, make()) < 20_000
 
 
 # ---- the parts
