@@ -278,15 +278,21 @@ class _Turn:
 
     def __enter__(self) -> None:
         self.lock.acquire()
-        self.depth += 1
-        if self.depth == 1:
-            self.driver.enter()
+        try:
+            if not self.depth:
+                self.driver.enter()
+            self.depth += 1
+        except BaseException:
+            self.lock.release()
+            raise
 
     def __exit__(self, *error: object) -> None:
         self.depth -= 1
-        if not self.depth:
-            self.driver.leave()
-        self.lock.release()
+        try:
+            if not self.depth:
+                self.driver.leave()
+        finally:
+            self.lock.release()
 
 
 class Gpu:
