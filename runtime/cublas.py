@@ -49,6 +49,8 @@ IN_COMPUTE_TYPE = 2
 MOST_ALIGNMENT = 256
 """Bytes: what cublasLt takes pointers to be a multiple of if it is not told otherwise."""
 
+INSTEAD = "With GNOMON_LIBRARIES='' kernels of gnomon's own are used instead."
+
 Fill = Callable[[int, int, int], None]
 """(address, byte, size): sets all bytes, in the stream."""
 
@@ -208,7 +210,8 @@ class _Product:
         Raises DeviceError if that has not room for them."""
         size = max(self.m, self.n) * BYTES[self.dtype]
         if size > self.room:
-            raise DeviceError(f"cublasLt could not {self.what}: of no terms, {size:,} bytes of workspace are needed.")
+            why = f"of no terms, {size:,} bytes of workspace are needed"
+            raise DeviceError(f"cublasLt could not {self.what}: {why}. {INSTEAD}")
         self.k, self.room = 1, 0
         self.x, self.w = _Matrix(self.workspace, 1, 0), _Matrix(self.workspace, self.n, 0)
         return size
@@ -239,7 +242,7 @@ class CublasLt:
         status = self._functions[name](*arguments)
         if status:
             code, text = (function(status).decode() for function in self._texts)
-            raise DeviceError(f"cublasLt could not {what}: {name} returned {code} ({text}).")
+            raise DeviceError(f"cublasLt could not {what}: {name} returned {code} ({text}). {INSTEAD}")
 
     # ---- descriptors
 
@@ -321,7 +324,8 @@ class CublasLt:
             *(layout.handle for layout in layouts), preference.handle, 1, found, byref(count),
         )  # fmt: skip
         if not count.value or found[0].state:
-            raise DeviceError(f"cublasLt could not {p.what}: it has no algorithm with {p.room:,} bytes of workspace.")
+            why = f"it has no algorithm with {p.room:,} bytes of workspace"
+            raise DeviceError(f"cublasLt could not {p.what}: {why}. {INSTEAD}")
         return found[0]
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from gnomon.compiler.errors import DeviceError
 from gnomon.compiler.program import Library
 from gnomon.compiler.sizes import evaluate
-from gnomon.runtime.cublas import BYTES, Fill, Owned
+from gnomon.runtime.cublas import BYTES, INSTEAD, Fill, Owned
 
 if TYPE_CHECKING:
     from gnomon.runtime.gpu import Maker, Operand
@@ -129,7 +129,7 @@ class Cudnn:
         status = self._functions[name](*arguments)
         if status:
             code = self._text(status).decode()
-            raise DeviceError(f"cuDNN could not {what}: {name} returned {code}{self._more()}.")
+            raise DeviceError(f"cuDNN could not {what}: {name} returned {code}{self._more()}. {INSTEAD}")
 
     def _more(self) -> str:
         """What cuDNN has to say of the last error besides its name."""
@@ -245,7 +245,8 @@ class Cudnn:
                     self._known[key] = one
                     break
             else:
-                raise DeviceError(f"cuDNN could not {c.what}: it has no algorithm with {room:,} bytes of workspace.")
+                why = f"it has no algorithm with {room:,} bytes of workspace"
+                raise DeviceError(f"cuDNN could not {c.what}: {why}. {INSTEAD}")
         chosen = self._known[key]
         if not c.exact:
             self._do(c.what, "cudnnSetConvolutionMathType", c.how.handle, chosen.math)

@@ -6,11 +6,14 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import gnomon
+from gnomon import layers
 from gnomon.compiler.compile import Request, compile
 from gnomon.compiler.dtypes import decoded, encoded, rounded
 from gnomon.compiler.errors import DeviceError
@@ -22,6 +25,8 @@ from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.leaves import Input, Parameter, key_of
 from gnomon.compiler.program import Library, Program, all_steps
 from gnomon.compiler.sizes import evaluate, symbol
+from gnomon.runtime import cuda
+from gnomon.runtime import device as devices
 from gnomon.runtime.buffer import Buffer
 from gnomon.runtime.cublas import CublasLt, call, find
 from gnomon.runtime.cudnn import Cudnn
@@ -31,6 +36,7 @@ from tests.emulator import Module
 from tests.emulator import compiler as emulates
 from tests.emulator.programs import text
 from tests.libraries import STREAM, TARGET, WithLibraries, compiler, counted, stand_in
+from tests.on_device import DEVICES
 
 pytestmark = pytest.mark.skipif(compiler() is None or emulates() is None, reason="no C and C++ compilers")
 
@@ -287,7 +293,7 @@ def test_what_cublaslt_refuses_is_told_in_its_words() -> None:
     assert str(error.value) == (
         "cublasLt could not multiply float32[1, 2, 192] by [1, 192, 160] for dense_1 (model.py:3): "
         "cublasLtMatmulAlgoGetHeuristic returned CUBLAS_STATUS_INVALID_VALUE (an unsupported value or parameter was "
-        "passed to the function)."
+        "passed to the function). With GNOMON_LIBRARIES='' kernels of gnomon's own are used instead."
     )
 
 
@@ -310,3 +316,65 @@ def test_too_little_workspace_is_told() -> None:
 
 def test_a_library_that_is_not_there_is_none() -> None:
     assert find("surely_no_library", 12, []) is None
+
+
+@pytest.mark.parametrize(
+    "wanted, there", [(None, ("cublaslt", "cudnn")), ("", ()), ("cudnn", ("cudnn",)), ("cublaslt, blas", ("cublaslt",))]
+)
+def test_a_device_has_the_libraries_that_are_wanted(
+    wanted: str | None, there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"cublasLt": "cublaslt", "cudnn": "cudnn"}
+    monkeypatch.setattr(cuda, "find", lambda name, major, functions: stand_in(found[name]) if major == 12 else None)
+    monkeypatch.delenv("GNOMON_LIBRARIES", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("GNOMON_LIBRARIES", wanted)
+    driver = object.__new__(cuda.CupyDriver)  # what needs a card is left out
+    driver._runtime = SimpleNamespace(runtimeGetVersion=lambda: 12090)
+    driver._made, driver.stream = {}, SimpleNamespace(ptr=STREAM)
+    assert driver.libraries == there
+    for name in ("cublaslt.matmul", "cudnn.forward", "cudnn.backward_filter"):
+        made = driver.library(name)
+        assert (made is not None) == (name.partition(".")[0] in there)
+        assert driver.library(name) == made
+    assert driver.library("svd") is None
+
+
+# ---- models
+
+
+@pytest.fixture(params=DEVICES)
+def where(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A device with libraries: the emulator with stand-ins, and the card with what is there."""
+    if request.param == "emulator":
+        gpu = Gpu("emulator", WithLibraries(), poison=True)
+        monkeypatch.setitem(devices.KINDS, "emulator", lambda index: gpu)
+        monkeypatch.setitem(devices._made, "emulator", gpu)
+    return request.param
+
+
+def test_a_model_learns_as_on_the_cpu(where: str) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((7, 8, 8, 8), dtype=np.float32), rng.integers(0, 3, 7)
+    found = {}
+    for name in ("cpu", where):
+        with gnomon.device(name):
+            gnomon.utils.set_random_seed(3)
+            model = gnomon.Sequential(
+                [
+                    layers.Input((8, 8, 8)),
+                    layers.Conv2D(32, 3, padding="same", activation="relu"),
+                    layers.Flatten(),
+                    layers.Dense(128, activation="relu"),
+                    layers.Dense(3, activation="softmax"),
+                ]
+            )
+            model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+            before = [counted(library)["run"] for library in ("cublaslt", "cudnn")]
+            losses = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"]
+            after = [counted(library)["run"] for library in ("cublaslt", "cudnn")]
+            found[name] = losses, model.get_weights()[0]
+            if name == "emulator":
+                assert all(now > then for now, then in zip(after, before, strict=True))
+    for got, want in zip(found[where], found["cpu"], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
