@@ -100,6 +100,7 @@ class _Plan:
         self.share: Dim = 0  # rows of a share, in a loop whose shares may not meet, and what was lowered there
         self.uses: list[Use] = []
         self.clock = -1
+        self.looped: dict[Launch, Use | None] = {}  # launches in loops, and the row program that they begin
         self.barrier = -1  # the slot in which blocks of a kernel count who has come
         self.sources: dict[str, Source] = {}
         self.of = {m: g for g in groups for m in g.members}
@@ -315,6 +316,10 @@ class _Plan:
         code = lower(rows, group.contract is not None, target, label, constant, self.share, aligned, around=around)
         cuda_masks.take_sums(self, group, names, code)
         self._launches(group, names, code, stages, kept)
+        made = stages.lowered[-1].launches
+        if target.kind == "cuda" and self.loops and len(made) == len(code):
+            use = Use(rows, {b.name: self.slot_of[n] for n, b in names.items()})
+            self.looped |= {step: use if step is made[0] else None for step in made if isinstance(step, Launch)}
 
     def _is_aligned(self, slot: int) -> bool:
         """Whether a slot is sure to begin at a multiple of 16 bytes, as memory does: a row may not."""
@@ -495,7 +500,8 @@ class _Plan:
                 self.barrier = self._slot("barrier", TensorType("uint32", (2,)), "kept")
             return self.barrier
 
-        steps, became = persistent(steps, self.slots, stages.kernels, self._renders(target, stages), barrier)
+        render = self._renders(target, stages)
+        steps, became = persistent(steps, self.slots, stages.kernels, self.looped, render, barrier)
         for before, now in became.items():
             stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes.get(before.kernel, [])]
         for lowered in stages.lowered:  # what a group computes in each round cannot be looked at any more

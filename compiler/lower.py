@@ -20,7 +20,7 @@ from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
 from gnomon.compiler.render import cuda_loop, llvm
-from gnomon.compiler.render.cuda_launch import is_cooperative
+from gnomon.compiler.render.cuda_launch import has_rounds
 from gnomon.compiler.sizes import Dim, product
 from gnomon.compiler.targets import Target
 
@@ -162,7 +162,7 @@ def rendered(piece: Piece, target: Target) -> Code:
 
 
 def _on_gpu(kernel: Kernel) -> str:
-    writer = cuda_loop if is_cooperative(kernel) else cuda_text
+    writer = cuda_loop if has_rounds(kernel) else cuda_text
     return writer.render(kernel, "KERNEL")
 
 

@@ -1,11 +1,14 @@
 """Loops of a program as single launches: a kernel whose blocks all run at once goes through the rounds by itself.
 
-    persistent(steps, slots, kernels, render, barrier)      the steps of a program, its loops launches
+    persistent(steps, slots, kernels, uses, render, barrier)    the steps of a program, its loops launches
 
 What the host did between launches, blocks do among themselves. Each kernel of a round is run by all blocks, which share
 its iterations; where one reads what another wrote, the threads of all blocks meet first. Views of rows are addresses
 that are worked out in each round, and the loop's counter, its early end and the conditions in it are looked at on the
 device. So a loop costs one launch, and nothing in it waits for the host.
+
+A recurrence over a batch needs less: where no row asks for another's, a block goes through all rounds with rows of its
+own (`cuda_shares`), and only its threads wait for each other.
 
 A loop stays one of the host if a round calls a library or has a kernel that keeps the device busy by itself: what a
 launch costs is little there, and a kernel alone gets more registers than it would among others.
@@ -18,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
     Alloc,
     Barrier,
@@ -38,6 +42,7 @@ from gnomon.compiler.kernel import (
     View,
     statements,
 )
+from gnomon.compiler.lowering import cuda_shares
 from gnomon.compiler.lowering.cuda_parts import call, named_index
 from gnomon.compiler.lowering.cuda_together import (
     MOST_ARGUMENTS,
@@ -49,6 +54,7 @@ from gnomon.compiler.lowering.cuda_together import (
     part_of,
     uses,
 )
+from gnomon.compiler.lowering.shares import Use, held
 from gnomon.compiler.program import (
     Branch,
     Clear,
@@ -63,10 +69,14 @@ from gnomon.compiler.program import (
     memory_of,
     own,
 )
-from gnomon.compiler.sizes import Dim, Index, Size, maximum, modulo, product, symbol
+from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, maximum, modulo, product, symbol
 
 MOST_BODIES = 64
 """Kernels in one loop: what they are compiled to is read again in each round."""
+MOST_HELD = 384 << 10
+"""Bytes of weights that each block reads in each round; of more, it is better if all blocks share the work."""
+NEAR = 32 << 10
+"""Bytes of shared memory for what a round hands on."""
 WITHOUT_END = 1 << 62
 """Rounds of a loop that only its own condition ends."""
 
@@ -75,15 +85,18 @@ def persistent(
     steps: Sequence[Step],
     slots: list[Slot],
     kernels: Mapping[str, Kernel],
+    uses: Mapping[Launch, Use | None],
     render: Render,
     barrier: Callable[[], int],
 ) -> tuple[list[Step], dict[Launch, Launch]]:
     """The steps with launches for loops, and what became of the launches that are no more.
 
     slots     those of the program; what a loop leaves in a row that only the device knows gets a place of its own
+    uses      the row programs of launches in loops, as far as they are known; of several launches that are one row
+              program the first has it, and the others None
     barrier   gives the kept slot (uint32[2]) in which blocks count who has come
     """
-    return _Loops(steps, slots, kernels, render, barrier).run()
+    return _Loops(steps, slots, kernels, uses, render, barrier).run()
 
 
 class _HostsOwn(Exception):
@@ -91,8 +104,9 @@ class _HostsOwn(Exception):
 
 
 class _Loops:
-    def __init__(self, steps, slots, kernels, render, barrier):
+    def __init__(self, steps, slots, kernels, uses, render, barrier):
         self.all, self.slots, self.kernels, self.render, self.barrier = steps, slots, kernels, render, barrier
+        self.uses: Mapping[Launch, Use | None] = uses
         self.became: dict[Launch, Launch] = {}
         self.used = Counter(s for step in all_steps(steps) for s in own(step))
         self.readers = [_rows(slots, k) for k in range(len(slots))]
@@ -128,13 +142,23 @@ class _Loops:
         return found
 
     def _launch(self, step: Repeat, after: Sequence[Copy]) -> Launch:
+        inside = Counter(s for x in all_steps([step, *after]) for s in own(x))
+        apart = _apart(step, after, self.slots, self.uses, {k for k in inside if self.used[k] == inside[k]})
+        if apart is not None:
+            try:
+                return self._made(_Rows(self.slots, self.kernels, -1, apart), step, after)
+            except _HostsOwn:
+                pass
         launches = [s for s in all_steps([step]) if isinstance(s, Launch)]
         if len(launches) > MOST_BODIES or any(is_long(s) or s.cooperative for s in launches):
             raise _HostsOwn
-        made = _Body(self.slots, self.kernels, self.barrier())
+        return self._made(_Body(self.slots, self.kernels, self.barrier()), step, after)
+
+    def _made(self, made: _Body, step: Repeat, after: Sequence[Copy]) -> Launch:
+        launches = [s for s in all_steps([step]) if isinstance(s, Launch)]
         made.memory([step, *after])
-        made.repeat(step)
         inside = Counter(s for x in all_steps([step, *after]) for s in own(x))
+        made.repeat(step)
         for copy in after:
             made.step(copy)
         for k in [k for k in inside if self.used[k] > inside[k]] + [k for k in self.used if k not in inside]:
@@ -156,7 +180,7 @@ class _Loops:
             tuple(dict.fromkeys(layer for s in launches for layer in s.layers))[:8],
             *geometry,
         )
-        launch = replace(launch, cooperative=True)
+        launch = replace(launch, cooperative=made.meet_in is not None)
         self.fixed |= made.fixed
         self.became.update(dict.fromkeys(launches, launch))
         return launch
@@ -253,6 +277,7 @@ class _Body:
     written: set[int] = field(default_factory=set)
     fixed: dict[int, int] = field(default_factory=dict)
     named: int = 0
+    meet_in: Buffer | None = None
 
     def memory(self, steps: Sequence[Step]) -> None:
         """Find out what is counted and what is written in `steps`."""
@@ -260,8 +285,9 @@ class _Body:
             if isinstance(step, Repeat):
                 self.counters |= {step.counter, step.round} - {-1}
             elif not isinstance(step, (Branch, Prepare)):
-                self.written |= uses(step, self.slots, self.kernels)[1]
-        self.meet_in = self._argument(self.barrier, "uint32", (2,))
+                self.written |= self._uses(step)[1]
+        if self.barrier >= 0:
+            self.meet_in = self._argument(self.barrier, "uint32", (2,))
 
     def kernel(self, launches: Sequence[Launch]) -> Kernel:
         writes = [b for b, s in self.slot_of.items() if owners(self.slots, s) & self.written or b is self.meet_in]
@@ -332,6 +358,9 @@ class _Body:
         self.reads |= reads
         self.writes |= writes
 
+    def _uses(self, step: Step) -> tuple[set[int], set[int]]:
+        return uses(step, self.slots, self.kernels)
+
     def _memory(self, slot: int) -> set[int]:
         return set(memory_of(self.slots, slot))
 
@@ -349,7 +378,7 @@ class _Body:
             case Copy():
                 self.copy(step.source, step.target)
             case Clear():
-                self._touch(*uses(step, self.slots, self.kernels))
+                self._touch(*self._uses(step))
                 n = product(self.slots[step.target].shape)
                 target = self.buffer(step.target, (n,))
                 i, at = named_index(f"clear{self._number()}", n)
@@ -362,7 +391,7 @@ class _Body:
                 raise _HostsOwn
 
     def copy(self, source: int, target: int) -> None:
-        self._touch(*uses(Copy(source, target), self.slots, self.kernels))
+        self._touch(*self._uses(Copy(source, target)))
         if source in self.known:
             self.body.append(Store(self.buffer(target, ()), (), self.value(source)))
             return
@@ -376,7 +405,7 @@ class _Body:
         part = part_of(kernel, step.block)
         if part is None or step.sizes != tuple(symbol(s) for s in kernel.sizes):
             raise _HostsOwn
-        self._touch(*uses(step, self.slots, self.kernels))
+        self._touch(*self._uses(step))
         buffers, values = {}, {}
         for b, slot in zip(part.kernel.buffers, step.buffers, strict=True):
             if slot in self.known:
@@ -454,6 +483,118 @@ class _Body:
             self.fixed[slot] = target = len(self.slots) - 1
             self.written.add(target)
             self.copy(slot, target)
+
+
+# ---- a block with rows of its own
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """A loop whose rows are apart: how many there are, the row programs, threads of a block, and the slots of which
+    a block has its rows in shared memory."""
+
+    extent: Dim
+    uses: Mapping[Launch, Use]
+    threads: int
+    near: tuple[int, ...]
+
+
+def _apart(
+    step: Repeat, after: Sequence[Copy], slots: Sequence[Slot], uses: Mapping[Launch, Use | None], inner: set[int]
+) -> _Apart | None:
+    """None if blocks cannot go through a loop with rows of their own. `inner` are slots that nothing else uses."""
+    launches = [s for s in step.steps if isinstance(s, Launch)]
+    inside = [s for s in step.steps if isinstance(s, Copy)]
+    if step.count is None or step.until >= 0 or step.limit >= 0 or len(launches) + len(inside) < len(step.steps):
+        return None
+    if not all(s in uses for s in launches):
+        return None
+    copies = [*inside, *after]
+    known = {s: use for s in launches if (use := uses[s]) is not None}
+    if not known or not all(use.rows.outer for use in known.values()):
+        return None
+    extent = next(iter(known.values())).rows.outer[0].extent
+    memory = []
+    for k, slot in enumerate(slots):
+        while slot.alias >= 0:
+            k, slot = slot.alias, slots[slot.alias]
+        memory.append(k)
+    written = {memory[u.slots[b.name]] for u in known.values() for b in u.rows.writes}
+    written |= {memory[c.target] for c in copies}
+    if not all(u.apart(written, memory, extent) for u in known.values()):
+        return None
+    if not all(slots[s].shape[:1] == (extent,) for c in copies for s in (c.source, c.target)):
+        return None
+    programs = [u.rows for u in known.values()]
+    threads = cuda_shares.threads_for(programs)
+    read = {s for u in known.values() for b in u.rows.reads if memory[s := u.slots[b.name]] not in written}
+    if held(slots[s] for s in read) > MOST_HELD or not all(cuda_shares.suits(rows, threads) for rows in programs):
+        return None
+    aliased = {s.alias for s in slots}
+    near, room = [], NEAR
+    for s in sorted(inner & written - aliased - set(step.kept) - {c.target for c in after}):
+        slot = slots[s]
+        size = product((cuda_shares.ROWS, *slot.shape[1:])) * dtypes.named(slot.dtype).bytes
+        if slot.kind == "temporary" and slot.shape[:1] == (extent,) and isinstance(size, int) and size <= room:
+            near.append(s)
+            room -= size
+    return _Apart(extent, known, threads, tuple(near))
+
+
+class _Rows(_Body):
+    """A kernel whose blocks have rows of their own."""
+
+    def __init__(self, slots: list[Slot], kernels: Mapping[str, Kernel], barrier: int, apart: _Apart):
+        super().__init__(slots, kernels, barrier)
+        self.apart = apart
+        self.block = Index("block", ceildiv(apart.extent, cuda_shares.ROWS))
+        self.thread = Index("thread", apart.threads)
+        self.first = Size.of(self.block) * cuda_shares.ROWS
+        self.share = cuda_shares.Share(self.first, apart.extent, Size.of(self.thread), apart.threads)
+        shapes = {s: (cuda_shares.ROWS, *slots[s].shape[1:]) for s in apart.near}
+        self.near = {s: Buffer(f"near{s}", slots[s].dtype, shape, "shared") for s, shape in shapes.items()}
+
+    def kernel(self, launches: Sequence[Launch]) -> Kernel:
+        found = super().kernel(launches)
+        body = (*map(Alloc, self.near.values()), *found.body)
+        whole = For(self.block, (For(self.thread, body, "thread"),), "block")
+        return replace(found, body=(whole,), label=f"{found.label} by rows")
+
+    def _uses(self, step: Step) -> tuple[set[int], set[int]]:
+        use = self.apart.uses.get(step) if isinstance(step, Launch) else None
+        if use is None:
+            return (set(), set()) if isinstance(step, Launch) else super()._uses(step)
+        reads = {k for s in use.slots.values() for k in memory_of(self.slots, s)}
+        return reads, {k for b in use.rows.writes for k in owners(self.slots, use.slots[b.name])}
+
+    def _meet(self) -> None:
+        if self.reads or self.writes:
+            self.body.append(Barrier())
+            self.reads, self.writes = set(), set()
+
+    def copy(self, source: int, target: int) -> None:
+        shape = self.slots[source].shape
+        if shape != self.slots[target].shape or shape[:1] != (self.apart.extent,):
+            raise _HostsOwn
+        self._touch(*self._uses(Copy(source, target)))
+        to, of = (Buffer(name, self.slots[s].dtype, shape) for name, s in (("to", target), ("of", source)))
+        self._placed(self.share.copy(to, of), {to: target, of: source})
+
+    def _launch(self, step: Launch) -> None:
+        use = self.apart.uses.get(step)
+        if use is None:  # done with the launch before
+            return
+        self._touch(*self._uses(step))
+        given = {b: use.slots[b.name] for b in (*use.rows.writes, *use.rows.reads)}
+        self._placed(self.share.statements(use.rows, self._number()), given)
+
+    def _placed(self, body: Sequence[Stmt], given: Mapping[Buffer, int]) -> None:
+        """Add statements whose buffers are slots."""
+        near = {b: self.near[s] for b, s in given.items() if s in self.near}
+        values = {b: self.value(s) for b, s in given.items() if s in self.known}
+        buffers = {b: self.buffer(s, b.shape) for b, s in given.items() if b not in near and b not in values}
+        beside = cuda_shares.Beside(near, lambda index: (index[0] - self.first, *index[1:]))
+        self.body += Renamer(buffers, values).body(beside.body(tuple(body)))
 
 
 def _counter(step: Repeat, most: Dim | None, done: Dim) -> Dim:

@@ -131,6 +131,11 @@ def geometry(kernel: Kernel) -> Geometry:
 
 def is_cooperative(kernel: Kernel) -> bool:
     """Whether all blocks of the kernel have to run at once. It then takes any number of blocks along x."""
+    return has_rounds(kernel) and not (isinstance(first := kernel.body[0], For) and first.kind == "block")
+
+
+def has_rounds(kernel: Kernel) -> bool:
+    """Whether the kernel goes through rounds by itself."""
     return any(isinstance(s, Rounds) for s in statements(kernel.body))
 
 

@@ -1,14 +1,15 @@
-"""Kernels that go through rounds by themselves, as CUDA C++: all their blocks run at once and meet at barriers.
+"""Kernels that go through rounds by themselves, as CUDA C++.
 
-Such a kernel takes any number of blocks along x: loops over blocks go on by as many as there are. What one block writes
-and another reads after a barrier must not be taken to stay as it was: only what the whole kernel does not write is
-`__restrict__`.
+Where all blocks run at once and meet at barriers, a kernel takes any number of blocks along x: loops over blocks go on
+by as many as there are. What one thread writes and another reads after a barrier must not be taken to stay as it was:
+only what the whole kernel does not write is `__restrict__`.
 """
 
 from __future__ import annotations
 
 from gnomon.compiler.kernel import Barrier, Buffer, For, IndexValue, Kernel, Rounds, Stmt, View
 from gnomon.compiler.render.cuda import Writer, bare, ctype
+from gnomon.compiler.render.cuda_launch import is_cooperative
 from gnomon.compiler.sizes import Dim, product
 
 
@@ -21,6 +22,7 @@ class _Writer(Writer):
     def __init__(self, kernel: Kernel, name: str):
         super().__init__(kernel, name)
         self.changing: set[Buffer] = set(kernel.writes)
+        self.cooperative = is_cooperative(kernel)
 
     def _argument(self, b: Buffer) -> str:
         if b in self.changing:
@@ -64,7 +66,7 @@ class _Writer(Writer):
                 self._line(f"if ({bare(end)}) break;")
 
     def _spread(self, s: For, place: str, launched: Dim) -> None:
-        if not place.startswith("blockIdx"):
+        if not place.startswith("blockIdx") or not self.cooperative:
             super()._spread(s, place, launched)
             return
         with self._loop(s.index, place, "gridDim.x"):

@@ -31,7 +31,7 @@ def lowered(name: str, inputs, outputs) -> Program:
 def loops(program: Program) -> list[Launch]:
     """The launches that are loops. There are none of the host's."""
     assert not any(isinstance(s, Repeat) for s in all_steps(program.steps))
-    return [s for s in program.steps if isinstance(s, Launch) and s.cooperative]
+    return [s for s in all_steps(program.steps) if isinstance(s, Launch) and s.kernel.startswith("loop_of")]
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
