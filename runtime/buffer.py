@@ -173,7 +173,7 @@ class Buffer:
 
     def clear(self) -> None:
         """Set all to 0, wherever it is."""
-        self._memory.fill(0)
+        self._memory[...] = np.zeros((), self._memory.dtype)  # opaque memory has no number 0
         self.newest = None
         for mirror in self.mirrors.values():
             mirror.clear()

@@ -152,3 +152,13 @@ def test_configurations_hold_arrays(own):
         assert written["config"]["dtype"] == "bfloat16"
     found = gnomon.saving.deserialize_keras_object(written)
     assert found.dtype == own
+
+
+def test_as_the_float_of_the_session(own, monkeypatch):
+    monkeypatch.setattr(gnomon.config, "_floatx", "bfloat16")
+    model = gnomon.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(X.astype("float64"), np.array([0, 1, 0, 1, 1]), epochs=2, batch_size=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert {w.dtype for w in (*model.weights, *model.metrics_variables)} == {"bfloat16"}
+    assert model.predict(X, verbose=0).dtype == own
