@@ -5,7 +5,8 @@
 A product is a library's if it is large, reads stored arrays as matrices with a leading dimension, and a library is
 there (`Target.libraries`). What follows it is the library's too as far as it offers just that: a factor, an array that
 is added, a bias for each column, relu, and gelu in its tanh form. If more follows, the product and that are two steps,
-where the sums are deep enough to pay for writing and reading the product once more.
+where the sums are deep enough to pay for writing and reading the product once more; so are picking the rows of a batch
+and their product.
 
 The row-major result [m, n] is to cublasLt the column-major [n, m], and so is the rest: `Library.parameters` are told in
 row-major terms, and the runtime turns them round.

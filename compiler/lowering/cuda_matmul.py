@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gnomon.compiler.kernel import Buffer, Load
-from gnomon.compiler.lowering.cuda_call import LARGE, Call, Parameters, Place, Work, typical
+from gnomon.compiler.lowering.cuda_call import LARGE, Call, Parameters, Place, Work, elementwise, typical
 from gnomon.compiler.lowering.cuda_epilogue import Epilogue, Offers, epilogue_of
 from gnomon.compiler.lowering.cuda_parts import extent_of, mentioned
 from gnomon.compiler.lowering.tiles import Piece
@@ -56,9 +56,10 @@ class _Matrices:
 
 def matmul(work: Work) -> list[Piece | Call] | None:
     """A product by cublasLt, and a kernel for what is left, if that pays."""
-    sums = work.sums
     if not _large(work):
         return None
+    work, before = _gathered(work)
+    sums = work.sums
     columns = {a for a in work.outer if (a in mentioned(sums.left)) != (a in mentioned(sums.right))}
     mine = [side for side in (sums.left, sums.right) if work.outer[-1] in mentioned(side)]
     if len(mine) != 1:
@@ -76,11 +77,30 @@ def matmul(work: Work) -> list[Piece | Call] | None:
         matrices = _laid_out(work, x, w, result, epilogue)
         if matrices is None:
             continue
-        found: list[Piece | Call] = [_call(work, matrices, epilogue, result, alone=not rest)]
+        found: list[Piece | Call] = [*before, _call(work, matrices, epilogue, result, alone=not rest)]
         if not rest:
             return found
         split = split or [*found, work.kernel_of(rest)]
     return split if work.pays_in_two() else None
+
+
+def _gathered(work: Work) -> tuple[Work, list[Piece]]:
+    """Operands whose rows are picked by number are written as matrices first, if the product is hard enough."""
+    before: list[Piece] = []
+    operands = {"left": work.sums.left, "right": work.sums.right}
+    axes = (*work.outer, *work.sums.axes)
+    for name, load in operands.items():
+        if Place.of(load, axes) is not None or not work.pays_in_two():
+            continue
+        own = tuple(a for a in axes if a in mentioned(load))
+        rows, index = Buffer(name, load.dtype, tuple(a.extent for a in own)), tuple(Size.of(a) for a in own)
+        picking = work.generated(elementwise(own, [(rows, index, load)]))
+        picking.scratch = (rows,)
+        before.append(picking)
+        operands[name] = Load(rows, index)
+    if before:
+        work = replace(work, sums=replace(work.sums, left=operands["left"], right=operands["right"]))
+    return work, before
 
 
 def _large(work: Work) -> bool:

@@ -176,6 +176,16 @@ def test_part_of_a_matrix_begins_further_on() -> None:
     assert (told["n"], told["ld_w"], told["at_w"]) == (256, 512, 256)
 
 
+def test_rows_that_are_picked_by_number_are_gathered_first() -> None:
+    data, numbers = leaf(41, 60_000, 1024), leaf(42, B, dtype="int32")
+    made = program([build.matmul(build.gather(data, numbers), DEEP_W)], inputs=[data, numbers])
+    (launch,), (step,) = launches(made), steps(made)
+    assert set(names(made, launch.buffers)) == {"left", "x41", "x42"}
+    assert names(made, step.inputs) == ["left", "w30"]
+    data = leaf(43, 9, 256)
+    assert not steps(program([build.matmul(build.gather(data, numbers), W)], inputs=[data, numbers]))
+
+
 def test_batches_of_products() -> None:
     """Attention of one head: queries times keys."""
     q, k = leaf(7, B, 96, 64), leaf(8, B, 96, 64)

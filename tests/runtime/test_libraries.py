@@ -88,6 +88,8 @@ def cases(dtype: str = "float32") -> dict[str, Case]:
     found["two steps"] = Case([deep, wide], [hidden, build.tanh(hidden)], [product])
     found["split"] = Case([deep, wide], [build.tanh(build.add(build.matmul(deep, wide), leaf(9, 1024)))], [product])
     found["split"].inputs.append(leaf(9, 1024))
+    data, numbers = leaf(15, 9, 1100), Input(16, "x16", "int32", (B,))()
+    found["picked"] = Case([data, numbers, wide], [build.matmul(build.gather(data, numbers), wide)], [product])
     part = build.slice(leaf(10, 256, 256), (64, 0), (192, 256))
     found["part"] = Case([x, leaf(10, 256, 256)], [build.matmul(x, part)], [product])
     q, k = leaf(11, B, 65, 66), leaf(12, B, 67, 66)
@@ -131,7 +133,12 @@ def compiled() -> tuple[dict[str, Case], dict[str, Program], Module]:
 def arrays(case: Case, sizes: dict[str, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(5)
     shape = lambda node: [d if isinstance(d, int) else sizes[str(d)] for d in node.shape]
-    return [(rng.standard_normal(shape(node)) / 4).astype(np.float32) for node in case.inputs]
+    return [
+        (rng.standard_normal(shape(node)) / 4).astype(np.float32)
+        if node.dtype != "int32"
+        else rng.integers(0, 9, shape(node), np.int32)
+        for node in case.inputs
+    ]
 
 
 def executable(program: Program, module: Module | None = None) -> GpuExecutable:
