@@ -17,7 +17,7 @@ or float16 that follow each other along the sum. `PLAIN` tiles are multiplied by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -132,8 +132,8 @@ WIDER = (
 # Four warps share the memory and have units of their own, so both are busy to three quarters or more.
 UNITS = (
     Tile(128, 128, 16, 64, 32, 1.0),
-    Tile(128, 64, 16, 64, 32, 0.85),
-    Tile(64, 128, 16, 32, 64, 0.85),
+    Tile(128, 64, 16, 32, 32, 0.85),
+    Tile(64, 128, 16, 32, 32, 0.85),
     Tile(64, 64, 16, 32, 32, 0.7),
     Tile(32, 64, 16, 16, 32, 0.5),
     Tile(64, 16, 16, 16, 16, 0.3),
@@ -499,27 +499,31 @@ class _Operand:
         row, column = (place, word) if self.turned else (word, place)
         return stage * self.size + row * self.stride + column
 
-    def _unit(self, turn: int) -> tuple[Dim, Dim]:
+    def _unit(self, turn: Dim) -> tuple[Dim, Dim]:
         """The first term and the first place of a thread's unit, in units."""
-        once, most = self.walk.once, (turn + 1) * self.walk.plan.threads
-        number = self.walk.thread + turn * self.walk.plan.threads
-        if self.along_sum:
-            row = self.walk.plan.terms // self.terms
-            return once("term", modulo(number, row), row), once("place", floordiv(number, row), most)
-        row = self.width // self.places
-        return once("term", floordiv(number, row), most), once("place", modulo(number, row), row)
+        once, thread, threads = self.walk.once, self.walk.thread, self.walk.plan.threads
+        row = self.walk.plan.terms // self.terms if self.along_sum else self.width // self.places
+        assert threads % row == 0, (self.walk.plan, row)
+        column = once("column", modulo(thread, row), row)
+        rest = once("rest", floordiv(thread, row), threads) + turn * (threads // row)
+        return (column, rest) if self.along_sum else (rest, column)
 
-    def _taking_part(self, turn: int, body: list[Stmt]) -> list[Stmt]:
-        left = self.units - turn * self.walk.plan.threads
-        if left >= self.walk.plan.threads:
-            return body
-        return [If(_less(self.walk.thread, left), tuple(body))]
+    def _each(self, name: str, unit: Callable[[Dim], list[Stmt]]) -> list[Stmt]:
+        """Statements for all units of a thread. Where they lie along the rows that is worked out before the walk, so
+        those of different rows are written one by one."""
+        threads = self.walk.plan.threads
+        if self.units < threads:
+            return [If(_less(self.walk.thread, self.units), tuple(unit(0)))]
+        if self.turns == 1 or self.along_sum:
+            return [s for turn in range(self.turns) for s in unit(turn)]
+        index, turn = named_index(name, self.turns)
+        return [For(index, tuple(unit(turn)), "unroll")]
 
     def fetch(self, step: Dim) -> list[Stmt]:
         """A thread's share of the tiles of a step, into its registers."""
-        return [s for turn in range(self.turns) for s in self._taking_part(turn, self._fetch_unit(turn, step))]
+        return self._each("f", lambda turn: self._fetch_unit(turn, step))
 
-    def _fetch_unit(self, turn: int, step: Dim) -> list[Stmt]:
+    def _fetch_unit(self, turn: Dim, step: Dim) -> list[Stmt]:
         term, place = self._unit(turn)
         walk, summed = self.walk, self.walk.p.summed
         vector = self.block * (self.width // self.places) + place
@@ -543,7 +547,7 @@ class _Operand:
             found += self._guarded(number, limit, walk.plan.terms, body, first + k * self.places, self.places)
         return found
 
-    def _element(self, change: dict[Index, Dim], lane: Index, first: int) -> list[Stmt]:
+    def _element(self, change: dict[Index, Dim], lane: Index, first: Dim) -> list[Stmt]:
         """Neighbours along `lane` into registers from `first` on."""
         x = placed(self.walk.batch | change).expr(self.x)
         if self.lanes == 1:
@@ -554,20 +558,20 @@ class _Operand:
         store = Store(self.held, (first + Size.of(lane),), cast(self.dtype, x))
         return _Lanes(lane, self.lanes, f"{self.name}_read").body([store])
 
-    def _guarded(self, number: Dim, limit: Dim, tile: int, body: list[Stmt], first: int, count: int) -> list[Stmt]:
+    def _guarded(self, number: Dim, limit: Dim, tile: int, body: list[Stmt], first: Dim, count: int) -> list[Stmt]:
         """0 in the place of terms after the last."""
         inside = below((number, limit, tile))
         if inside is None:
             return body
         i, at = named_index("z", count)
-        zero = Store(self.held, (first + at,), Const(self.dtype, 0))
-        return [If(inside, tuple(body), (For(i, (zero,), "unroll"),))]
+        zero: Stmt = Store(self.held, (first + (at if count > 1 else 0),), Const(self.dtype, 0))
+        return [If(inside, tuple(body), (For(i, (zero,), "unroll") if count > 1 else zero,))]
 
     def put(self, stage: Dim) -> list[Stmt]:
         """What a thread fetched, into shared memory."""
-        return [s for turn in range(self.turns) for s in self._taking_part(turn, self._put_unit(turn, stage))]
+        return self._each("p", lambda turn: self._put_unit(turn, stage))
 
-    def _put_unit(self, turn: int, stage: Dim) -> list[Stmt]:
+    def _put_unit(self, turn: Dim, stage: Dim) -> list[Stmt]:
         term, place = self._unit(turn)
         first = turn * self.terms * self.places
         word, begin = term * (self.terms // self.pairs if self.along_sum else 1), place * self.places

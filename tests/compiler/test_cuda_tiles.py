@@ -22,7 +22,7 @@ from gnomon.compiler.sizes import Dim, evaluate, symbol
 from gnomon.compiler.targets import CUDA, Target
 from gnomon.ops import conv, depthwise_conv
 from gnomon.tensor import Tensor
-from tests.emulator import Module, compiler
+from tests.emulator import Module, compiler, nvrtc
 from tests.emulator.programs import Emulated, kernels, text
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
@@ -302,3 +302,23 @@ def test_a_long_sum_is_cut_into_parts(forms: Programs) -> None:
     arrays = numbers(forms.made["deep"][0], {"b": 4})
     first, again = (forms.run("deep", arrays, order)[0] for order in (0, 7))
     assert first.tobytes() == again.tobytes()
+
+
+# ---- what a GPU's assembler makes of it
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_tiles_leave_room_for_a_second_block_and_spill_nothing(arch: str) -> None:
+    made = Programs()
+    x, w, r = leaf(1, (b, 1536)), leaf(2, (1536, 1000)), leaf(3, (b, 1000))
+    odd = leaf(4, (1535, b)), leaf(5, (1535, 999))
+    product = build.add(build.relu(build.matmul(x, w)), r)
+    for plan in (Plan(PLAIN[0]), Plan(PLAIN[3]), Plan(UNITS[0], "tfloat32"), Plan(UNITS[0], "bfloat16")):
+        made.add_with(plan, [x, w, r], [product], plan)
+    made.add_with("odd", list(odd), [build.matmul(build.transpose(odd[0], (1, 0)), odd[1])], Plan(PLAIN[0]))
+    made.add("conv", *convolution((30, 30, 32), (3, 3, 32, 64))())
+    whole = text(program for _, _, program, _ in made.made.values())
+    usage = nvrtc.compile(whole, arch)
+    assert not {name: used for name, used in usage.items() if used.spilled or used.stack or used.registers > 128}
+    assert all(used.shared <= 48 << 10 for used in usage.values())
