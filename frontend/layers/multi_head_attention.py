@@ -204,8 +204,8 @@ class HeadedAttention(Layer):
                 found.append(fitted_mask(pairs, scores, n))
         if attention_mask is not None:
             own = node_of(attention_mask)
-            pairs = own.rank == 1 + 2 * n  # for all heads alike
-            own = fitting(own, (*queries, *keys[1:]), self.name) if pairs else own
+            if own.rank == 1 + 2 * n:  # for all heads alike
+                own = fitting(own, (*queries, *keys[1:]), self.name)
             found.append(self.given_mask(own, scores))
         return found
 

@@ -63,7 +63,7 @@ class GradientRows:
 
 def worth_it(rows: GradientRows, variable: Variable) -> bool:
     """Whether to look at the rows alone is less work than to look at the whole table."""
-    length, count = variable.node.shape[0], rows.indices.shape[0]
+    length, count = variable.buffer.shape[0], rows.indices.shape[0]
     return length >= MANY and not (isinstance(count, int) and count >= length)
 
 
@@ -103,4 +103,5 @@ def _scaled(product_or_quotient: Node, updates: Node) -> Node:
     """Rows multiplied or divided as their sum was."""
     x = product_or_quotient
     numbers = [_number(a) for a in x.inputs]
+    assert isinstance(x.op, Elementwise), x
     return build.apply(x.op.name, *(updates if n is None else n for n in numbers))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gnomon
-from gnomon import layers, ops, optimizers
+from gnomon import ahead, layers, ops, optimizers
 from gnomon.compiler.program import Launch, all_steps
 from gnomon.compiler.sizes import evaluate, symbols
 from gnomon.functions import Function, function
@@ -16,6 +17,7 @@ from gnomon.models.steps import Step
 from gnomon.optimizers import rows
 from gnomon.tensor import Tensor
 from gnomon.variable import Variable, collecting_updates, rows_alone, updates_where
+from tests.aot.support import compile_c, needs_cc
 from tests.emulator import compiler
 from tests.emulator.programs import Emulated, for_cuda, state_of
 
@@ -215,7 +217,7 @@ def test_lazy_adam_is_saved_with_its_state(tmp_path):
 
 def touched(vocabulary: int, optimizer: Any) -> int:
     """Bytes that the launches of a training step touch: four sequences of three ids."""
-    fn = program_of(model(optimizer, vocabulary=vocabulary)).function
+    fn = program_of(model(optimizer, vocabulary=vocabulary, embeddings_initializer="zeros")).function
     assert not [s for s in fn.program.slots if s.kind == "temporary" and s.shape == (vocabulary, WIDTH)]
     sizes = {name: {"batch": 4, "steps": 1}.get(name, 3) for s in launches(fn) for name in symbols(s.bytes)}
     return sum(evaluate(s.bytes, sizes) for s in launches(fn))
@@ -277,13 +279,50 @@ def test_on_a_gpu(monkeypatch):
     rng = np.random.default_rng(0)
     ids, y = rng.integers(0, VOCABULARY, (10, 4)).astype("int32"), rng.normal(size=(10, 1)).astype("float32")
     ids[:, 2] = ids[:, 1]
-    for kind in (optimizers.Adagrad, optimizers.LazyAdam):
-        step = model(kind(0.1))._step_program("train", (ids, y, None))
-        program = for_cuda(step.function)
-        emulated, state = Emulated(program), state_of(step.function, program)
-        for order in (np.arange(8).reshape(2, 4), np.array([[9]])):
-            logs = emulated([order, ids, y], state)
-            wanted = step.run(order, [ids, y])
-            np.testing.assert_allclose([float(v) for v in logs], list(wanted.values()), rtol=1e-5)
-            for got, want in zip(state, state_of(step.function, program), strict=True):
-                np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-6)
+    step = model(optimizers.LazyAdam(0.1))._step_program("train", (ids, y, None))
+    program = for_cuda(step.function)
+    emulated, state = Emulated(program), state_of(step.function, program)
+    for order in (np.arange(8).reshape(2, 4), np.array([[9]])):
+        logs = emulated([order, ids, y], state)
+        wanted = step.run(order, [ids, y])
+        np.testing.assert_allclose([float(v) for v in logs], list(wanted.values()), rtol=1e-5)
+        for got, want in zip(state, state_of(step.function, program), strict=True):
+            np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-6)
+
+
+LOOP = """
+    #include "rows.h"
+    #include <stdio.h>
+    #include <stdlib.h>
+    int main(void) {
+        static int32_t x[24];
+        static float y[4];
+        static unsigned char state[ROWS_STATE_BYTES];
+        size_t n = rows_workspace_bytes(4);
+        void *workspace = malloc(n);
+        float loss;
+        if (fread(x, sizeof x, 1, stdin) != 1 || fread(y, sizeof y, 1, stdin) != 1 || rows_init(state)) return 1;
+        for (size_t k = 0; k < 6; k++) {
+            if (rows_reset_metrics(state) || rows_step(state, x, y, &loss, k % 4 + 1, workspace, n)) return 2;
+            printf("%.9g\\n", (double)loss);
+        }
+        return 0;
+    }
+"""
+
+
+@needs_cc
+def test_in_c(monkeypatch, tmp_path):
+    monkeypatch.setattr(rows, "MANY", ALL)
+    gnomon.utils.set_random_seed(2)
+    made = gnomon.Sequential([gnomon.Input((6,), dtype="int32"), layers.Embedding(VOCABULARY, WIDTH)])
+    made.add(layers.Flatten())
+    made.add(layers.Dense(1))
+    made.compile(optimizers.LazyAdam(0.1), "mse")
+    ids, y = batches()[0]
+    ids, y = ids[:4], y[:4]
+    ahead.write(ahead.build(made, "rows", train=True), tmp_path / "rows", "obj", ".o")
+    program = compile_c(tmp_path, LOOP, "rows.o")
+    done = subprocess.run([program], input=ids.tobytes() + y.tobytes(), capture_output=True, check=True)
+    wanted = [made.train_on_batch(ids[: k % 4 + 1], y[: k % 4 + 1]) for k in range(6)]
+    np.testing.assert_array_equal(np.float32(done.stdout.split()), np.float32(wanted).ravel())
