@@ -173,7 +173,7 @@ class _Product:
         width = BYTES[result.dtype]
 
         def matrix(name: str, operand: Operand) -> _Matrix:
-            row, stride, at = (int(given[f"{what}_{name}"]) for what in ("ld", "stride", "at"))
+            row, stride, at = (int(given.get(f"{what}_{name}", 0)) for what in ("ld", "stride", "at"))
             return _Matrix(operand.address + at * width, row, stride, given.get(name) == "transposed")
 
         x, w, *others = inputs

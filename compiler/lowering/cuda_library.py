@@ -14,7 +14,8 @@ row-major terms, and the runtime turns them round.
     cublaslt.matmul   d = act(alpha * x w + beta * c + bias)      inputs x, w, c if beta is not 0, bias if there is one
         m, n, k, batch         sizes of d [batch, m, n] and of the sums
         x, w                   'plain' ([m, k], [k, n]) or 'transposed' ([k, m], [n, k]) as stored
-        ld_*, stride_*, at_*   of x, w, d and c: from row to row, from matrix to matrix, and where the first begins
+        ld_*, stride_*, at_*   of x, w, d and c: from row to row, from matrix to matrix, and where the first begins; what
+                               is not told is 0
         at_bias                where the bias begins; without it there is none
         alpha, beta, epilogue ('none', 'relu', 'gelu'), compute ('float32', 'tf32', 'bfloat16')
                       With epilogue 'relu_mask' a second output has a bit for each element of d: is it positive? With

@@ -168,7 +168,8 @@ def _described(p: _Matrices) -> bool:
             return False
         if name in ("x", "w"):
             told.append((name, form))
-        told += [(f"ld_{name}", place.step(high)), (f"stride_{name}", place.step(p.batch)), (f"at_{name}", place.base)]
+        told.append((f"ld_{name}", place.step(high)))
+        told += [(k, v) for k, v in ((f"stride_{name}", place.step(p.batch)), (f"at_{name}", place.base)) if v != 0]
     if p.c is not None and p.c.buffer is p.d.buffer and (p.c.steps, p.c.base) != (p.d.steps, p.d.base):
         return False
     if p.bias is not None:

@@ -82,9 +82,7 @@ def test_a_dense_layer_is_one_step() -> None:
     assert names(made, step.outputs) == ["output0"]
     assert dict(step.parameters) == {
         "m": B, "n": 512, "k": 256, "batch": 1,
-        "x": "plain", "ld_x": 256, "stride_x": 0, "at_x": 0,
-        "w": "plain", "ld_w": 512, "stride_w": 0, "at_w": 0,
-        "ld_d": 512, "stride_d": 0, "at_d": 0, "at_bias": 0,
+        "x": "plain", "ld_x": 256, "w": "plain", "ld_w": 512, "ld_d": 512, "at_bias": 0,
         "alpha": "1.0", "beta": "0.0", "epilogue": "relu", "compute": "float32",
     }  # fmt: skip
     assert step.flops == 2 * B * 512 * 256
