@@ -464,6 +464,8 @@ class _Operand:
         plan, summed = walk.plan, walk.p.summed
         self.pairs, self.deep = plan.pairs, plan.tile.deep
         self.x = _stripped(x) if plan.word else x
+        if isinstance(self.x, Cast) and self.x.dtype == plan.word and self.x.x.dtype == "float32":
+            self.x = self.x.x  # words are rounded when they are put, and nobody waits for what is being fetched
         self.dtype = compute(walk.p.local.dtype)
         if self.x.dtype == plan.word:
             self.dtype = plan.word
@@ -687,7 +689,7 @@ class _MatrixUnits:
         self.total = Buffer("total", "float32", (self.down * self.across * 4,), "register")
 
     def multiply(self, stage: Dim) -> list[Stmt]:
-        rows = Buffer("x", "uint32", (self.down * 4,), "register")
+        rows = Buffer("x", "uint32", (4,), "register")
         columns = Buffer("w", "uint32", (self.across * 2,), "register")
         k, group = named_index("k", self.walk.plan.tile.deep // 8)
         i, down = named_index("i", self.down)
@@ -696,17 +698,15 @@ class _MatrixUnits:
         s, word = named_index("s", 2)
         x = self.left.at(group * 8 + self.q + word * 4, self.row + down * 16 + self.g + half * 8, stage)
         w = self.right.at(group * 8 + self.q + word * 4, self.column + across * 8 + self.g, stage)
-        read_x = Store(rows, (down * 4 + word * 2 + half,), Load(self.left.tile, (x,)))
+        read_x = Store(rows, (word * 2 + half,), Load(self.left.tile, (x,)))
         read_w = Store(columns, (across * 2 + word,), Load(self.right.tile, (w,)))
         multiply = MultiplyFragments(
-            self.walk.plan.word, self.total, (down * self.across + across) * 4, rows, down * 4, columns, across * 2
+            self.walk.plan.word, self.total, (down * self.across + across) * 4, rows, 0, columns, across * 2
         )
         body = (
-            Alloc(rows),
             Alloc(columns),
-            _unrolled((i, s, r), read_x),
             _unrolled((j, s), read_w),
-            _unrolled((i, j), multiply),
+            For(i, (Alloc(rows), _unrolled((s, r), read_x), _unrolled((j,), multiply)), "unroll"),
         )
         return [For(k, body, "unroll")]
 
