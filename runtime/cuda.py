@@ -256,8 +256,10 @@ class CupyDriver:
     def end_capture(self) -> Any:
         return self.stream.end_capture()
 
-    def replay(self, graph: Any) -> None:
-        graph.launch(self.stream)
+    def replay(self, graph: Any, times: int = 1) -> None:
+        launch, stream = graph.launch, self.stream
+        for _ in range(times):
+            launch(stream)
 
     def wait(self) -> None:
         self.stream.synchronize()

@@ -139,7 +139,9 @@ class Driver(Protocol):
         """The graph of what was noted."""
         ...
 
-    def replay(self, graph: Any) -> None: ...
+    def replay(self, graph: Any, times: int = 1) -> None:
+        """Start a graph so many times, one after the other."""
+        ...
 
     def wait(self) -> None:
         """Return when all that was started has ended."""

@@ -25,9 +25,10 @@ class Move:
 
 @dataclass(eq=False)
 class Segment:
-    """Steps in which the host decides nothing, and their graph once there is one."""
+    """Steps in which the host decides nothing, the loops among them, and their graph once there is one."""
 
     steps: tuple[Any, ...]
+    loops: tuple[Repeat, ...]
     runs: int = 0
     graph: Any = None
 
@@ -135,7 +136,8 @@ class Division:
 
         def close() -> None:
             if segment:
-                parts.append(Segment(tuple(segment)))
+                loops = tuple(s for s in all_steps(segment) if isinstance(s, Repeat))
+                parts.append(Segment(tuple(segment), loops))
             segment.clear()
             inside.clear()
 

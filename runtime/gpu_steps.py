@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnomon.compiler import dtypes
-from gnomon.compiler.program import Branch, Changed, Clear, Copy, Launch, Library, Prepare, Repeat, all_steps
+from gnomon.compiler.program import Branch, Changed, Clear, Copy, Launch, Library, Prepare, Repeat
 from gnomon.compiler.sizes import evaluate
 from gnomon.runtime import library
 from gnomon.runtime.buffer import CLOCK, changed
@@ -84,19 +84,22 @@ class Run:
         if self.observer is not None:
             self._flat(steps)
             return
-        parts = self.frame.parts.get(id(steps))
-        if parts is None:
-            parts = self.frame.parts[id(steps)] = self.executable.division.divided(steps, self.sizes)
-        for part in parts:
+        for part in self._parts(steps):
             if isinstance(part, Segment):
                 self._segment(part)
             else:
                 self._step(part, self.go)
 
+    def _parts(self, steps: tuple[Any, ...]) -> list[Any]:
+        parts = self.frame.parts.get(id(steps))
+        if parts is None:
+            parts = self.frame.parts[id(steps)] = self.executable.division.divided(steps, self.sizes)
+        return parts
+
     def _segment(self, segment: Segment) -> None:
         if segment.graph is not None:
             self.driver.replay(segment.graph)
-            self._count_through(segment.steps)
+            self._count_through(segment)
             return
         segment.runs += 1
         if segment.runs == 1 or not self.gpu.captures:
@@ -115,15 +118,14 @@ class Run:
         for step in steps:
             self._step(step, self._flat)
 
-    def _count_through(self, steps: tuple[Any, ...]) -> None:
+    def _count_through(self, segment: Segment) -> None:
         """Know what loops inside a graph have counted to, as if they had been run."""
-        for step in all_steps(steps):
-            if isinstance(step, Repeat):
-                assert step.count is not None, step
-                count = max(0, evaluate(step.count, self.sizes))
-                self.known[step.counter] = -1 if step.reverse else count
-                if step.round >= 0:
-                    self.known[step.round] = count
+        for step in segment.loops:
+            assert step.count is not None, step
+            count = max(0, evaluate(step.count, self.sizes))
+            self.known[step.counter] = -1 if step.reverse else count
+            if step.round >= 0:
+                self.known[step.round] = count
 
     def _step(self, step: Any, go: Callable[[tuple[Any, ...]], None]) -> None:
         match step:
@@ -194,12 +196,26 @@ class Run:
             self._begin(step.round, 0)
         done, ended = 0, False
         while not ended and (most is None or done < most):
-            go(body)
-            done += 1
-            self.known[step.counter] += -1 if step.reverse else 1
+            rounds = 0
+            if most is not None and step.until < 0 and go == self.go:
+                rounds = self._replayed(body, most - done)
+            if not rounds:
+                go(body)
+                rounds = 1
+            done += rounds
+            self.known[step.counter] += -rounds if step.reverse else rounds
             if step.round >= 0:
-                self.known[step.round] += 1
+                self.known[step.round] += rounds
             ended = step.until >= 0 and bool(self.read(step.until))
+
+    def _replayed(self, body: tuple[Any, ...], rounds: int) -> int:
+        """Run so many rounds at once, if a round is one graph. Returns how many were run."""
+        parts = self.frame.parts.get(id(body), ())
+        if len(parts) != 1 or not isinstance(parts[0], Segment) or parts[0].graph is None:
+            return 0
+        self.driver.replay(parts[0].graph, rounds)
+        self._count_through(parts[0])
+        return rounds
 
     def _begin(self, counter: int, value: int) -> None:
         self.known[counter] = value

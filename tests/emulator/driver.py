@@ -128,11 +128,12 @@ class Emulator:
         graph, self._noted = self._noted, None
         return graph
 
-    def replay(self, graph: list[Action]) -> None:
+    def replay(self, graph: list[Action], times: int = 1) -> None:
         self._refuse("replay")
-        self.replays += 1
-        for action in graph:
-            action()
+        for _ in range(times):
+            self.replays += 1
+            for action in graph:
+                action()
 
     def wait(self) -> None:
         self._refuse("wait")
