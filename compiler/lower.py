@@ -19,7 +19,7 @@ from gnomon.compiler.lowering.inlay import border
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
-from gnomon.compiler.render import cuda_loop, llvm
+from gnomon.compiler.render import cuda_loop, cuda_reach, llvm
 from gnomon.compiler.render.cuda_launch import has_rounds
 from gnomon.compiler.sizes import Dim, product
 from gnomon.compiler.targets import Target
@@ -155,7 +155,8 @@ def rendered(piece: Piece, target: Target) -> Code:
     text = _on_gpu(kernel) if on_gpu else llvm.render(kernel, "KERNEL", target)
     digest = hashlib.sha256(f"{text}{target.vector_bytes}".encode()).hexdigest()[:16]
     name = f"{''.join(c if c.isalnum() else '_' for c in kernel.label)[:40]}_{digest}"
-    source = Source(name, re.sub(r"(?<=[@ ])KERNEL\(", f"{name}(", text), (name,))
+    reach = (cuda_reach.reach(kernel) or ()) if on_gpu else ()
+    source = Source(name, re.sub(r"(?<=[@ ])KERNEL\(", f"{name}(", text), (name,), reach=reach)
     launched = cuda_text.geometry(kernel) if on_gpu else None
     geometry = (launched.grid, launched.block, launched.shared) if launched else ()
     return Code(piece, source, kernel.sizes, geometry)

@@ -294,6 +294,10 @@ class Check:
     message: str
 
 
+NARROW = 1 << 30
+"""Half of what 31 bits hold: sums of what has both signs, and the step after the last, stay inside."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A piece of the program's text that is compiled, cached and shared by itself.
@@ -302,12 +306,16 @@ class Source:
     kernels hold equal sources, which are compiled once. For a CPU a source is a whole LLVM module that defines the
     functions in `defines`; the last source of a program is its entry function, which declares the kernels it calls.
     A program that is kept has no texts but their digests, by which machine code is found.
+
+    reach   CUDA: what no index exceeds. Where one of these is not below NARROW, GN_WIDE must be defined in front of
+            the program's text, which computes indices in 64 bits then
     """
 
     name: str
     text: str
     defines: tuple[str, ...]
     digest: str = ""
+    reach: tuple[Dim, ...] = ()
 
     @property
     def key(self) -> str:

@@ -328,17 +328,22 @@ class Gpu:
         self.module(program)
         return Loaded(0, {}, (LoadEvent(program.name, "shared"),))
 
-    def module(self, program: Program) -> tuple[Any, LoadEvent]:
-        """The kernels of a program in memory. Raises CompileError; TextMissing if there is no text and no code."""
+    def module(self, program: Program, wide: bool = False) -> tuple[Any, LoadEvent]:
+        """The kernels of a program in memory; `wide`: those that compute indices in 64 bits.
+
+        Raises CompileError; TextMissing if there is no text and no code.
+        """
         sources = {s.name: s for s in program.sources}
         if not sources:
             return None, LoadEvent(program.name, "shared")
-        key = hashlib.sha256("\n".join([self.driver.arch, *(s.key for s in sources.values())]).encode()).hexdigest()
+        first = "#define GN_WIDE" if wide else ""
+        parts = [self.driver.arch, first, *(s.key for s in sources.values())]
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         with self.lock:
             if key in self._modules:
                 return self._modules[key], LoadEvent(program.name, "shared")
             complete = all(s.text for s in sources.values())
-            text = "\n".join(s.text for s in sources.values()) if complete else ""
+            text = "\n".join([first, *(s.text for s in sources.values())]) if complete else ""
             began = time.perf_counter()
             kept = self.driver.load("", key)
             module = kept if kept is not None or not text else self.driver.load(text, key)

@@ -40,11 +40,13 @@ class Plan:
     sizes      value of each symbolic size
     shapes     of every slot
     launches   what is known of each launch, by its identity: grid, block, shared bytes, values of size arguments
+    module     the kernels, once one was launched
     """
 
     sizes: dict[str, int]
     shapes: tuple[Shape, ...]
     launches: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    module: Any = None
 
 
 @dataclass(eq=False)

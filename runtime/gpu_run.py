@@ -9,7 +9,7 @@ a training loop costs the host one replay a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
-from gnomon.compiler.program import Prepare, Program
+from gnomon.compiler.program import NARROW, Prepare, Program
 from gnomon.compiler.sizes import evaluate
 from gnomon.runtime import arena
 from gnomon.runtime.binding import Binding, bytes_of, described, type_of
@@ -52,6 +52,8 @@ class GpuExecutable:
         self.gpu, self.program, self.variables = gpu, program, list(variables)
         self.updated: Sequence[int] = range(len(self.variables))
         self.module, event = gpu.module(program)
+        self._wide: Any = None  # the same for arrays so large that indices need 64 bits
+        self._reach = tuple(dict.fromkeys(d for s in program.sources for d in s.reach))
         self.loaded = Loaded(0, {}, (event,))
         self.binding = Binding(program)
         self._check_variables()
@@ -65,6 +67,14 @@ class GpuExecutable:
         self._arena: Memory | None = None
         self._arenas = 0  # how many there have been
         self.graphs = 0  # how many were captured
+
+    def module_for(self, sizes: Mapping[str, int]) -> Any:
+        """The kernels that do for arrays of these sizes."""
+        if all(evaluate(d, sizes) < NARROW for d in self._reach):
+            return self.module
+        if self._wide is None:
+            self._wide, _ = self.gpu.module(self.program, wide=True)
+        return self._wide
 
     def __call__(self, *arrays: Any) -> list[np.ndarray]:
         """Run on `arrays`, one per input, of exactly the inputs' dtypes: NumPy's, or arrays on this device, which are

@@ -159,9 +159,10 @@ class Run:
                 if all(grid):
                     arguments = [*map(self.span, step.buffers), *values]
                     cooperative = getattr(step, "cooperative", False)
-                    self.driver.launch(
-                        self.executable.module, step.kernel, grid, block, shared, arguments, cooperative
-                    )
+                    plan = self.frame.plan
+                    if plan.module is None:
+                        plan.module = self.executable.module_for(self.sizes)
+                    self.driver.launch(plan.module, step.kernel, grid, block, shared, arguments, cooperative)
             case Copy():
                 size = self._bytes(step.source)
                 if size:

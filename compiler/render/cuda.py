@@ -4,7 +4,8 @@
     render(kernel, name)    the text of one `extern "C" __global__` function
     program(functions)      the text of a module: the prelude, then functions
 
-Arguments: the buffers in the order of `Kernel.buffers` as pointers, then `Kernel.sizes` as `long long`.
+Arguments: the buffers in the order of `Kernel.buffers` as pointers, then `Kernel.sizes` as `long long`. Indices are
+computed in 32 bits unless GN_WIDE is defined (`cuda_reach`).
 How loops become threads:
     block    blockIdx of its axis
     thread   threadIdx of its axis. An extent that is symbolic or larger than a block strides over the block's threads
@@ -68,6 +69,7 @@ from gnomon.compiler.render.cuda_launch import (
 )
 from gnomon.compiler.render.cuda_matrix import copy_vector, multiply_fragments
 from gnomon.compiler.render.cuda_prelude import PRELUDE
+from gnomon.compiler.render.cuda_reach import reach
 from gnomon.compiler.sizes import (
     Atom,
     Dim,
@@ -87,6 +89,10 @@ from gnomon.compiler.sizes import (
 RESIDENT = 512
 """Threads of a multiprocessor that a greedy kernel must leave room for, with 128 registers each: they wait for memory
 in turn."""
+
+INT64 = "long long"
+WIDENED = f"({INT64})"
+"""In front of an index that is an operand of arithmetic in 64 bits."""
 
 WIDE = 96
 """An expression whose text is longer than this gets a name."""
@@ -129,6 +135,7 @@ class Writer:
         self.dynamic, _ = pooled(kernel)
         moved = [s for s in statements(kernel.body) if isinstance(s, CopyVector)]
         self.vectors = {b for s in moved for b in (s.target, s.source) if b.space == "shared"}
+        self.int = INT64 if reach(kernel) is None else "gn_int"  # what indices are computed in
         self.lines: list[str] = []
         self.depth = 1
         self.names: dict[Buffer | Atom | Expr, str] = {}
@@ -149,7 +156,13 @@ class Writer:
 
     def text(self) -> str:
         arguments = [self._argument(b) for b in self.kernel.buffers]
-        arguments += [f"long long {self._named(Symbol(s), s)}" for s in self.kernel.sizes]
+        for s in self.kernel.sizes:
+            name = self._named(Symbol(s), s)
+            if self.int == INT64:
+                arguments.append(f"long long {name}")
+                continue
+            arguments.append(f"long long {self._free(f'{s}_given')}")
+            self._line(f"const {self.int} {name} = ({self.int}){arguments[-1].split()[-1]};")
         if self.dynamic:
             self._line("extern __shared__ __align__(16) unsigned char gn_shared[];")
         for b, offset in self.dynamic.items():
@@ -307,8 +320,8 @@ class Writer:
             case "thread":
                 self._spread(s, f"threadIdx.{s.axis}", self.geometry.block[AXES.index(s.axis)])
             case "parallel":
-                first, step = "blockIdx.x * (long long)blockDim.x + threadIdx.x", "gridDim.x * (long long)blockDim.x"
-                with self._loop(s.index, first, step):
+                many = f"({self.int})blockDim.x"
+                with self._loop(s.index, f"blockIdx.x * {many} + threadIdx.x", f"gridDim.x * {many}"):
                     self.bound |= {"blockIdx.x", "threadIdx.x"}
                     self.varying.add(s.index)
                     self.divergent = True
@@ -334,7 +347,7 @@ class Writer:
         (extent,) = self._evaluate(IndexValue("int64", index.extent))
         i = self._free(index.name)
         more = f"{i} += {step}" if step else f"++{i}"
-        with self._scope(f"for (long long {i} = {first}; {i} < {bare(extent)}; {more})"):
+        with self._scope(f"for ({self.int} {i} = {first}; {i} < {bare(extent)}; {more})"):
             self.names[index] = i
             yield i
         self.taken.discard(i)
@@ -345,7 +358,7 @@ class Writer:
         if extent == launched:
             bound = self.bound
             if self.names.get(s.index) is None:
-                self._line(f"const long long {self._named(s.index, s.index.name)} = {place};")
+                self._line(f"const {self.int} {self._named(s.index, s.index.name)} = {place};")
             self._enter(s, place, thread, False)
             self._body(s.body)
             self.bound = bound
@@ -356,7 +369,7 @@ class Writer:
         else:
             (limit,) = self._evaluate(IndexValue("int64", extent))
             with self._scope(f"if ({place} < {limit})"):
-                self._line(f"const long long {self._named(s.index, s.index.name)} = {place};")
+                self._line(f"const {self.int} {self._named(s.index, s.index.name)} = {place};")
                 self._enter(s, place, thread, thread)
                 self._body(s.body)
 
@@ -482,7 +495,7 @@ class Writer:
         i = self.names[lane]
         self._line("#pragma unroll")
         taking_part = f" if ({mask}[{i}])" if mask else ""
-        with self._scope(f"for (long long {i} = 0; {i} < {lane.extent}; ++{i}){taking_part}"):
+        with self._scope(f"for ({self.int} {i} = 0; {i} < {lane.extent}; ++{i}){taking_part}"):
             yield
 
     def _reduce(self, s: Stmt, mask: str) -> None:
@@ -518,7 +531,7 @@ class Writer:
                 self._line(f"const {ctype(e.dtype)} {name} = {bare(text)};")
                 text = name
             texts[e] = text
-        return [texts[r] for r in roots]
+        return [_narrow(texts[r]) if isinstance(r, IndexValue) else texts[r] for r in roots]
 
     def _order(self, roots: tuple[Expr, ...]) -> tuple[list[Expr], Counter[Expr]]:
         """Every expression to evaluate, inner ones first, and how often the text of each is needed."""
@@ -565,7 +578,9 @@ class Writer:
                 return self.lanes[e]
             case IndexValue():
                 text = self._size(e.size, texts)
-                return _wrapped(text) if e.dtype == "int64" else _cast(e.dtype, "int64", _wrapped(text))
+                if e.dtype == "int64":
+                    return _wrapped(text) if self.int == INT64 else f"{WIDENED}{_wrapped(text)}"
+                return _cast(e.dtype, "int64", _wrapped(text))
             case Load() if e in self.moved:
                 return self.moved[e]
             case Load():
@@ -587,6 +602,8 @@ class Writer:
                 template = _template(e)
                 assert template is not None
                 arguments = [f"(float){texts[a]}" if _is_half(a.dtype) else texts[a] for a in e.args]
+                if e.dtype == "bool" and all(isinstance(a, IndexValue) for a in e.args):
+                    arguments = [_narrow(a) for a in arguments]  # comparing is the same in any width
                 if re.fullmatch(r"\w+\((, |\{\d\})*\)", template):
                     arguments = [bare(a) for a in arguments]
                 text = _wrapped(template.format(*arguments))
@@ -597,7 +614,7 @@ class Writer:
         raise AssertionError(f"{type(e).__name__} has no CUDA text: {e!r}")
 
     def _size(self, size: Dim, texts: dict[Expr, str] | None = None) -> str:
-        """A size as 64-bit arithmetic."""
+        """A size, in the type that indices have."""
         if isinstance(size, int):
             return f"{size}LL" if abs(size) >= 1 << 31 else str(size)
         terms = []
@@ -612,7 +629,7 @@ class Writer:
     def _atom(self, a: Atom, texts: dict[Expr, str]) -> str:
         match a:
             case Value():
-                return f"(long long){texts[a.x]}"
+                return f"({self.int}){texts[a.x]}"
             case FloorDiv():
                 top, bottom = self._size(a.a, texts), self._size(a.b, texts)
                 low, _ = bounds(a.a)
@@ -632,6 +649,11 @@ REDUCE = {
     "any": "{} || {}",
     "all": "{} && {}",
 }
+
+
+def _narrow(text: str) -> str:
+    """An index without its conversion to 64 bits."""
+    return text.removeprefix(WIDENED)
 
 
 def _template(e: Apply) -> str | None:

@@ -5,8 +5,18 @@ from gnomon.compiler.render.cuda_matrix import PRELUDE as MATRIX
 PRELUDE = r"""// In front of every generated module. Inline PTX stands here and nowhere else, each with a host twin.
 #define gn_device static __device__ __forceinline__
 
+#ifdef GN_WIDE
+typedef long long gn_int;  // what indices are computed in
+#else
+typedef int gn_int;
+#endif
+gn_device int gn_floordiv(int a, int b) { int q = a / b; return q * b > a ? q - 1 : q; }
 gn_device long long gn_floordiv(long long a, long long b) { long long q = a / b; return q * b > a ? q - 1 : q; }
+gn_device long long gn_floordiv(long long a, int b) { return gn_floordiv(a, (long long)b); }
+gn_device int gn_larger(int a, int b) { return a > b ? a : b; }
 gn_device long long gn_larger(long long a, long long b) { return a > b ? a : b; }
+gn_device long long gn_larger(int a, long long b) { return gn_larger((long long)a, b); }
+gn_device long long gn_larger(long long a, int b) { return gn_larger(a, (long long)b); }
 template <class T> gn_device T gn_max(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> gn_device T gn_min(T a, T b) { return a < b || a != a ? a : b; }
 template <class T, class F> gn_device T gn_integer(F x, T low, T high) {

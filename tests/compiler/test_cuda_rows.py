@@ -16,11 +16,13 @@ from gnomon.compiler.lowering import cuda
 from gnomon.compiler.ops import build
 from gnomon.compiler.program import Launch
 from gnomon.compiler.render.cuda import render
-from gnomon.compiler.sizes import evaluate, symbol
+from gnomon.compiler.render.cuda_reach import reach
+from gnomon.compiler.sizes import evaluate, product, symbol
 from gnomon.compiler.targets import CUDA
+from gnomon.runtime import gpu_run
 from tests.compiler.test_cuda_ops import given, layer_normalize, softmax
 from tests.emulator import compiler, nvrtc
-from tests.emulator.programs import Batch, kernels
+from tests.emulator.programs import Batch, Emulated, kernels
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
 needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason="the wheel nvidia-cuda-nvrtc is not installed")
@@ -189,3 +191,39 @@ def test_rows_stay_in_registers(arch: str) -> None:
     assert not {name: used for name, used in usage.items() if used.spilled > 16 or used.stack > 32}
     assert max(used.registers for used in usage.values()) <= 64  # a block of 1024 threads can have so many
     assert max(used.shared for used in usage.values()) <= 48 << 10
+
+
+# ---- indices
+
+
+def test_indices_are_computed_in_as_many_bits_as_sizes_need() -> None:
+    code = elementwise(build.exp, given(b, 64))
+    assert "gn_int" in code
+    assert "long long" not in code.replace("long long b_given", "")
+    large = elementwise(build.exp, given(1 << 20, 1 << 12))
+    assert "gn_int" not in large  # 2**32 elements in any case
+
+
+@pytest.mark.parametrize("name", ["whole", "few_columns", "several"])
+def test_reach_is_above_all_that_is_computed(name: str) -> None:
+    kernels_ = batch().stages[name].kernels.values()
+    found = [d for k in kernels_ for d in reach(k) or ()]
+    assert found
+    for sizes in ({"b": 1, "m": 1}, {"b": 1000, "m": 777}):
+        elements = evaluate(product(CASES[name][1].shape), sizes)
+        assert max(evaluate(d, sizes) for d in found) >= elements
+
+
+@needs_compiler
+def test_large_arrays_get_kernels_that_count_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_run, "NARROW", 5000)
+    x = given(b, m)
+    program = compile(Request("f", [x], [softmax(x), build.sum(x, 0)]), CUDA)
+    emulated = Emulated(program)
+    for rows, is_wide in ((3, False), (400, True), (3, False)):
+        array = value(x, {"b": rows, "m": 40})
+        wanted = evaluate_graph([softmax(x), build.sum(x, 0)], {x: array})
+        for got, want in zip(emulated([array]), wanted, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+        narrow = emulated.executable.module_for({"b": rows, "m": 40}) is emulated.executable.module
+        assert narrow != is_wide
