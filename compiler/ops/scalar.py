@@ -9,10 +9,11 @@ lack (`fma`, `floor`): the renderer may take it instead. Division and shifts of 
 (`floor_divide`, `left_shift`; any operand is defined) and the machine's (`quotient`, `shl`; never given an operand that
 traps or is undefined).
 
-float16 has no spellings of its own: it is computed in float32. Nothing of fast-math is used, and products are not fused
-with sums unless `fma` says so: where a stable formula computes a value again, as x * x - max(x * x), the fused one
-would differ from itself by its rounding error, and exp of that overflows. CUDA's sigmoid is 0 below -88.7 in float32
-(-709.8 in float64), where the CPU's is still a subnormal number; elsewhere no result is flushed to 0.
+float16 and bfloat16 have no spellings of their own: they are computed in float32. Nothing of fast-math is used, and
+products are not fused with sums unless `fma` says so: where a stable formula computes a value again, as
+x * x - max(x * x), the fused one would differ from itself by its rounding error, and exp of that overflows. CUDA's
+sigmoid is 0 below -88.7 in float32 (-709.8 in float64), where the CPU's is still a subnormal number; elsewhere no
+result is flushed to 0.
 """
 
 from __future__ import annotations
