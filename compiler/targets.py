@@ -20,8 +20,9 @@ class Target:
     winograd        3x3 convolutions may trade accuracy for speed
     matrix          what a GPU's matrix units may round the factors of float32 products to: 'float32' (not at all: they
                     are not used), 'tf32' (10 bits after the point) or 'bfloat16' (7 bits)
-    libraries       cuda: what programs may call besides kernels of their own ('cublaslt', 'cudnn'), sorted, for the
-                    text of a target is part of what programs are remembered by
+    libraries       cuda: what programs may call besides kernels of their own ('cublaslt', 'cudnn', and 'cublaslt.relu'
+                    if NaN may become 0 there), sorted, for the text of a target is part of what programs are
+                    remembered by
     """
 
     kind: str

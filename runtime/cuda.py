@@ -268,14 +268,19 @@ class CupyDriver:
 
     @cached_property
     def libraries(self) -> tuple[str, ...]:
-        return tuple(sorted(self._found))
+        return tuple(sorted(name for name in self._wanted if name.partition(".")[0] in self._found))
+
+    @cached_property
+    def _wanted(self) -> set[str]:
+        """What GNOMON_LIBRARIES names: cublaslt and cudnn by default; cublaslt.relu makes 0 of NaN."""
+        named = os.environ.get("GNOMON_LIBRARIES", "cublaslt,cudnn").replace(" ", "").split(",")
+        return {name for name in named if name in (*LIBRARIES, "cublaslt.relu")}
 
     @cached_property
     def _found(self) -> dict[str, ctypes.CDLL]:
-        """The libraries that there are, of those that GNOMON_LIBRARIES names: cublaslt and cudnn by default."""
-        wanted = os.environ.get("GNOMON_LIBRARIES", "cublaslt,cudnn").replace(" ", "").split(",")
+        """The libraries that there are, of those that are wanted."""
         major = self._runtime.runtimeGetVersion() // 1000
-        found = {k: find(name, major, s) for k, (name, s, _) in LIBRARIES.items() if k in wanted}
+        found = {k: find(name, major, s) for k, (name, s, _) in LIBRARIES.items() if k in self._wanted}
         return {name: library for name, library in found.items() if library is not None}
 
     def library(self, name: str) -> Maker | None:

@@ -137,7 +137,7 @@ def _take(taken: Epilogue, x: Expr, offers: Offers) -> bool:
     first, other = x.args[0] is e, x.args[1 - x.args.index(e)]
     if isinstance(other, Const) and taken.plain and (name == "multiply" or name == "divide" and first):
         number = float(other.value)
-        if name == "divide" and number == 0:
+        if number == 0:  # of no times infinity a library makes nothing
             return False
         taken.alpha = taken.alpha * number if name == "multiply" else taken.alpha / number
         return True

@@ -14,8 +14,8 @@ row-major terms, and the runtime turns them round.
     cublaslt.matmul   d = act(alpha * x w + beta * c + bias)      inputs x, w, c if beta is not 0, bias if there is one
         m, n, k, batch         sizes of d [batch, m, n] and of the sums
         x, w                   'plain' ([m, k], [k, n]) or 'transposed' ([k, m], [n, k]) as stored
-        ld_*, stride_*, at_*   of x, w, d and c: from row to row, from matrix to matrix, and where the first begins; what
-                               is not told is 0
+        ld_*, stride_*, at_*   of x, w, d and c: from row to row, from matrix to matrix, and where the first begins;
+                               what is not told is 0
         at_bias                where the bias begins; without it there is none
         alpha, beta, epilogue ('none', 'relu', 'gelu'), compute ('float32', 'tf32', 'bfloat16')
                       With epilogue 'relu_mask' a second output has a bit for each element of d: is it positive? With
@@ -24,7 +24,10 @@ row-major terms, and the runtime turns them round.
         ld_mask                bits from row to row
     cudnn.*           see `cuda_convolution`
 
-The bound on the size is that below which a generated tile is as quick. What cublasLt's relu makes of NaN is its own.
+The bound on the size is that below which a generated tile is as quick. cublasLt's relu makes 0 of NaN, so that a
+network which has diverged looks sound: it is used only if the target asks for it ('cublaslt.relu' among its libraries).
+NVIDIA developer forums, topic 329783, "Incorrect result of cublasLtMatmul with CUBLASLT_EPILOGUE_RELU when input is
+NaN".
 """
 
 from __future__ import annotations

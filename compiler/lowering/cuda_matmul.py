@@ -17,6 +17,9 @@ EACH = 2 * 64**3
 NARROW = 16
 """With fewer rows, columns or terms a product is bound by memory, and kernels of our own are as good."""
 
+RELU = "cublaslt.relu"
+"""The target has it among its libraries if cublasLt's relu may be used, which makes 0 of NaN."""
+
 
 def _merged(axes: Sequence[Index], places: Sequence[Place]) -> list[Index]:
     """Axes of one kind as few as can be: two that all places step evenly over are one, the inner."""
@@ -67,7 +70,8 @@ def matmul(work: Work) -> list[Piece | Call] | None:
     columns &= mentioned(mine[0])
     w = mine[0]
     x = sums.left if w is sums.right else sums.right
-    biased = Offers(lambda load: bool(found := mentioned(load)) and found <= columns, acts=("relu", "gelu"))
+    acts = ("gelu", "relu") if RELU in work.target.libraries else ("gelu",)
+    biased = Offers(lambda load: bool(found := mentioned(load)) and found <= columns, acts=acts)
     masked = {name for name, _, _ in work.around.relus}
     everything = Offers(biased.bias, lambda load: True, biased.acts, lambda load: load.buffer.name in masked)
     split: list[Piece | Call] | None = None

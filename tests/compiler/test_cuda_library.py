@@ -21,6 +21,7 @@ from gnomon.compiler.verify import check_program
 
 B = symbol("b")
 TARGET = replace(CUDA, libraries=("cublaslt", "cudnn"))
+RELU_TARGET = replace(CUDA, libraries=("cublaslt", "cublaslt.relu", "cudnn"))
 
 
 def leaf(number: int, *shape: object, dtype: str = "float32") -> Node:
@@ -74,7 +75,7 @@ def padded(x: Node) -> Node:
 
 
 def test_a_dense_layer_is_one_step() -> None:
-    made = program([build.relu(build.add(build.matmul(X, W), V))])
+    made = program([build.relu(build.add(build.matmul(X, W), V))], target=RELU_TARGET)
     (step,) = steps(made)
     assert not launches(made)
     assert step.name == "cublaslt.matmul"
@@ -88,6 +89,14 @@ def test_a_dense_layer_is_one_step() -> None:
     assert step.flops == 2 * B * 512 * 256
     assert made.slots[step.workspace].kind == "temporary"
     assert made.slots[step.workspace].shape == (4 << 20,)
+
+
+def test_a_relu_is_ours_unless_nan_may_become_zero() -> None:
+    """cublasLt's makes 0 of it."""
+    assert not steps(program([build.relu(build.add(build.matmul(X, W), V))]))  # too quick for two steps
+    made = program([build.relu(build.add(build.matmul(DEEP_X, DEEP_W), weight(31, 1024)))], inputs=[DEEP_X])
+    assert dict(steps(made)[0].parameters)["epilogue"] == "none"
+    assert len(launches(made)) == 1
 
 
 def test_without_libraries_nothing_changes() -> None:
@@ -121,7 +130,7 @@ def test_gelu_is_taken_in_the_form_that_the_library_computes(act: str, told: str
 @pytest.mark.parametrize("deep, columns", [(64, 65536), (512, 512)], ids=["shallow", "quick"])
 def test_what_does_not_pay_is_not_split(deep: int, columns: int) -> None:
     x, w = leaf(3, B, deep), weight(3, deep, columns)
-    assert steps(program([build.relu(build.matmul(x, w))], inputs=[x]))
+    assert steps(program([build.relu(build.matmul(x, w))], inputs=[x], target=RELU_TARGET))
     assert not steps(program([build.tanh(build.matmul(x, w))], inputs=[x]))
 
 
@@ -148,7 +157,8 @@ def test_an_update_is_made_in_place() -> None:
 
 def test_a_residual_is_added_by_the_library() -> None:
     other = leaf(5, B, 512)
-    made = program([build.relu(build.add(build.add(build.matmul(X, W), other), V))], inputs=[X, other])
+    y = build.relu(build.add(build.add(build.matmul(X, W), other), V))
+    made = program([y], inputs=[X, other], target=RELU_TARGET)
     (step,) = steps(made)
     assert not launches(made)
     assert names(made, step.inputs) == ["x1", "w1", "x5", "w2"]
@@ -225,7 +235,7 @@ def relu_step(wanted: bool = False) -> Program:
     loss = build.reduce("sum", build.square(build.matmul(h, v)), (0, 1))
     dw, dv = grad(loss, [W, V])
     new = [(p, build.subtract(p, build.multiply(g, 0.5))) for p, g in ((W, dw), (V, dv))]
-    return program([h] if wanted else [], new)
+    return program([h] if wanted else [], new, target=RELU_TARGET)
 
 
 @pytest.mark.parametrize("wanted", [False, True])
@@ -246,7 +256,7 @@ def test_what_is_positive_is_kept_as_bits(wanted: bool) -> None:
 def test_a_gradient_that_needs_no_sums_has_none() -> None:
     h = build.relu(build.matmul(X, W))
     loss = build.reduce("sum", build.square(build.matmul(h, weight(40, 512, 128))), (0, 1))
-    made = program([grad(loss, [W])[0]])
+    made = program([grad(loss, [W])[0]], target=RELU_TARGET)
     back = next(s for s in steps(made) if dict(s.parameters)["epilogue"] == "relu_gradient")
     assert len(back.outputs) == 1
 
@@ -254,7 +264,7 @@ def test_a_gradient_that_needs_no_sums_has_none() -> None:
 def test_what_another_kernel_made_has_no_bits() -> None:
     h = build.relu(build.multiply(X, 2.0))
     loss = build.reduce("sum", build.square(build.matmul(h, W)), (0, 1))
-    made = program([grad(loss, [X])[0]])
+    made = program([grad(loss, [X])[0]], target=RELU_TARGET)
     assert {dict(s.parameters)["epilogue"] for s in steps(made)} <= {"none"}
 
 
@@ -323,7 +333,7 @@ def test_a_kernel_that_stays_is_packed_once() -> None:
 
 
 def test_the_dump_lists_the_steps_with_their_layers() -> None:
-    made = program([build.relu(build.add(build.matmul(X, W), V))])
+    made = program([build.relu(build.add(build.matmul(X, W), V))], target=RELU_TARGET)
     (line,) = step_lines(made, made.steps)
     assert line.startswith("library output0 = cublaslt.matmul(x1, w1, w2; m=b, n=512, k=256, batch=1, x=plain, ")
     assert "epilogue=relu, compute=float32)  ; (" in line

@@ -29,6 +29,8 @@ HERE = Path(__file__).parent
 STREAM = 0x5712EA
 """The stream that the stand-ins insist on."""
 TARGET: Target = replace(CUDA, libraries=("cublaslt", "cudnn"))
+RELU_TARGET: Target = replace(CUDA, libraries=("cublaslt", "cublaslt.relu", "cudnn"))
+"""Where cublasLt's relu may be used too, which makes 0 of NaN."""
 
 
 def compiler() -> str | None:

@@ -15,7 +15,7 @@ enum { DEFAULT_MATH, TENSOR_OP, CONVERSION, FMA };
 typedef struct { int mark; void *stream; } Handle;
 typedef struct { int mark, format, type, n, c, h, w; } Tensor;  // of a kernel n is k
 typedef struct { int mark, pad[2], stride[2], dilation[2], mode, compute, math; } Convolution;
-typedef struct { int mark, mode; } Activation;
+typedef struct { int mark, mode, nan; } Activation;
 typedef struct { int algorithm, status; float time; size_t memory; int determinism, math, reserved[3]; } Performance;
 
 static int living, chosen, run;
@@ -95,7 +95,7 @@ int cudnnSetConvolutionMathType(void *p, int math) {
 }
 int cudnnSetActivationDescriptor(void *p, int mode, int nan, double coefficient) {
     REQUIRE(is(p, ACTIVATION) && mode >= 0 && mode <= 6 && (nan == 0 || nan == 1) && coefficient == 0);
-    ((Activation *)p)->mode = mode;
+    ((Activation *)p)->mode = mode, ((Activation *)p)->nan = nan;
     return SUCCESS;
 }
 
@@ -180,7 +180,7 @@ static int ready(int algorithm, void *workspace, size_t room, const float *alpha
     return SUCCESS;
 }
 
-static int forward(const float *alpha, const Tensor *x, const void *X, const Tensor *w, const void *W, const Convolution *d, const void *bias, int relu, const Tensor *y, void *Y) {
+static int forward(const float *alpha, const Tensor *x, const void *X, const Tensor *w, const void *W, const Convolution *d, const void *bias, int relu, int nan, const Tensor *y, void *Y) {
     int cut = dropped(d, x->type);
     for (int n = 0; n < y->n; n++)
         for (int p = 0; p < y->h; p++)
@@ -195,7 +195,7 @@ static int forward(const float *alpha, const Tensor *x, const void *X, const Ten
                                 sum += (double)rounded(get(X, at(x, n, i, j, c), x->type), cut) * rounded(get(W, at(w, k, r, s, c), x->type), cut);
                         }
                     double v = *alpha * sum + (bias ? get(bias, k, x->type) : 0);
-                    put(Y, at(y, n, p, q, k), x->type, (float)(relu && v < 0 ? 0 : v));
+                    put(Y, at(y, n, p, q, k), x->type, (float)(relu && !(v > 0) && !(nan && v != v) ? 0 : v));
                 }
     return SUCCESS;
 }
@@ -204,7 +204,7 @@ int cudnnConvolutionForward(void *h, const float *alpha, const void *x, const vo
     int status = problem(h, x, w, d, y);
     if (!status) status = ready(algorithm, workspace, room, alpha, beta);
     REQUIRE(status || (X && W && Y));
-    return status ? status : forward(alpha, x, X, w, W, d, 0, 0, y, Y);
+    return status ? status : forward(alpha, x, X, w, W, d, 0, 0, 0, y, Y);
 }
 
 int cudnnConvolutionBiasActivationForward(void *h, const float *alpha, const void *x, const void *X, const void *w, const void *W, const void *d, int algorithm, void *workspace, size_t room, const float *alpha2, const void *z, const void *Z, const Tensor *b, const void *bias, const Activation *act, const Tensor *y, void *Y) {
@@ -214,7 +214,7 @@ int cudnnConvolutionBiasActivationForward(void *h, const float *alpha, const voi
     REQUIRE(X && W && Y && Z && bias && is(z, TENSOR) && is(b, TENSOR) && is(act, ACTIVATION));
     REQUIRE(b->n == 1 && b->h == 1 && b->w == 1 && b->c == y->c && b->type == y->type);
     REQUIRE(act->mode == 1 || (act->mode == 5 && algorithm == 1));
-    return forward(alpha, x, X, w, W, d, bias, act->mode == 1, y, Y);
+    return forward(alpha, x, X, w, W, d, bias, act->mode == 1, act->nan, y, Y);
 }
 
 int cudnnConvolutionBackwardFilter(void *h, const float *alpha, const Tensor *x, const void *X, const Tensor *y, const void *G, const Convolution *d, int algorithm, void *workspace, size_t room, const float *beta, const Tensor *w, void *W) {

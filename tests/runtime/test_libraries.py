@@ -35,7 +35,7 @@ from gnomon.runtime.gpu_run import GpuExecutable
 from tests.emulator import Module
 from tests.emulator import compiler as emulates
 from tests.emulator.programs import text
-from tests.libraries import STREAM, TARGET, WithLibraries, compiler, counted, stand_in
+from tests.libraries import RELU_TARGET, STREAM, TARGET, WithLibraries, compiler, counted, stand_in
 from tests.on_device import DEVICES
 
 pytestmark = pytest.mark.skipif(compiler() is None or emulates() is None, reason="no C and C++ compilers")
@@ -126,7 +126,7 @@ NAMES = list(cases())
 def compiled() -> tuple[dict[str, Case], dict[str, Program], Module]:
     """All cases, compiled as one module."""
     found = cases()
-    programs = {n: compile(Request(n.replace(" ", "_"), c.inputs, c.outputs), TARGET) for n, c in found.items()}
+    programs = {n: compile(Request(n.replace(" ", "_"), c.inputs, c.outputs), RELU_TARGET) for n, c in found.items()}
     return found, programs, Module(text(programs.values()))
 
 
@@ -171,7 +171,7 @@ def test_a_training_step_keeps_what_is_positive_as_bits(rows: int) -> None:
     hidden = build.relu(build.add(build.matmul(x, w), c))
     loss = build.reduce("sum", build.square(build.subtract(build.add(build.matmul(hidden, v), d), y)), (0, 1))
     news = [build.subtract(p, build.multiply(g, 0.01)) for p, g in zip(parameters, grad(loss, parameters), strict=True)]  # type: ignore[arg-type]
-    program = compile(Request("step", [x, y], [loss], list(zip(parameters, news, strict=True))), TARGET)
+    program = compile(Request("step", [x, y], [loss], list(zip(parameters, news, strict=True))), RELU_TARGET)
     acts = [dict(s.parameters)["epilogue"] for s in all_steps(program.steps) if isinstance(s, Library)]
     assert acts.count("relu_mask") == 1
     assert acts.count("relu_gradient") == 1
@@ -213,7 +213,7 @@ def test_descriptors_are_destroyed_when_nobody_has_them(library: str, name: str)
 def test_numbers_of_16_bits(name: str) -> None:
     """Stored so, and computed in 32: an element is off by no more than its own rounding."""
     case = cases("bfloat16")[name]
-    program = compile(Request("f", case.inputs, case.outputs), TARGET)
+    program = compile(Request("f", case.inputs, case.outputs), RELU_TARGET)
     assert sorted(s.name for s in all_steps(program.steps) if isinstance(s, Library)) == sorted(case.calls)
     given = [rounded("bfloat16", a) for a in arrays(case, {"b": 2})]
     want = evaluate_graph(case.outputs, dict(zip(case.inputs, given, strict=True)))
@@ -221,6 +221,23 @@ def test_numbers_of_16_bits(name: str) -> None:
     for got, expected in zip(found, want, strict=True):
         scale = np.abs(expected).max(initial=1)
         np.testing.assert_allclose(decoded("bfloat16", got), expected, rtol=2**-7, atol=2**-7 * scale)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    """Of each way in which a library computes an activation by default."""
+    x, w, pictures, kernel, bias = (
+        Input(k, f"x{k}", "float32", s)()
+        for k, s in enumerate([(B, 1024), (1024, 1024), (B, 9, 9, 32), (3, 3, 32, 32), (32,)])
+    )
+    product, windows = build.matmul(x, w), build.add(conv(pictures, kernel), bias)
+    outputs = [build.relu(product), gelu(product), build.relu(windows)]
+    given = [np.ones([3 if d is B else d for d in n.shape], np.float32) for n in (x, w, pictures, kernel, bias)]
+    given[0][1, 5], given[2][1, 4, 4, 7] = np.nan, np.nan
+    program = compile(Request("f", [x, w, pictures, kernel, bias], outputs), TARGET)
+    assert len([s for s in all_steps(program.steps) if isinstance(s, Library)]) >= 2
+    for got in executable(program)(*given):
+        assert np.isnan(got[1]).any()
+        assert not np.isnan(got[0]).any()
 
 
 def test_algorithms_are_asked_for_once() -> None:
@@ -326,7 +343,14 @@ def test_a_library_that_is_not_there_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted, there", [(None, ("cublaslt", "cudnn")), ("", ()), ("cudnn", ("cudnn",)), ("cublaslt, blas", ("cublaslt",))]
+    "wanted, there",
+    [
+        (None, ("cublaslt", "cudnn")),
+        ("", ()),
+        ("cudnn, cublaslt.relu", ("cudnn",)),
+        ("cublaslt, blas", ("cublaslt",)),
+        ("cublaslt.relu,cublaslt", ("cublaslt", "cublaslt.relu")),
+    ],
 )
 def test_a_device_has_the_libraries_that_are_wanted(
     wanted: str | None, there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
