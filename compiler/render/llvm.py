@@ -630,7 +630,7 @@ class _Renderer:
         if (
             not isinstance(e, Apply)
             or e.fn.name != "less"
-            or not all(isinstance(a, IndexValue | Const) for a in e.args)
+            or not all(isinstance(a, IndexValue | Const) and dtypes.is_integer(a.dtype) for a in e.args)
         ):
             return None
         a, b = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,10 +16,14 @@ from gnomon.compiler.errors import DataError
 from gnomon.compiler.grad import grad
 from gnomon.compiler.graph import Node
 from gnomon.compiler.interpret import bind_sizes
+from gnomon.compiler.kernel import Apply, Buffer, Const, Kernel, Store
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.leaves import Input
+from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.program import Copy, Launch
+from gnomon.compiler.render import llvm
 from gnomon.compiler.sizes import Dim, symbol
+from gnomon.compiler.targets import Target
 from gnomon.functions import Function, function
 from gnomon.tensor import Tensor, new_input
 from gnomon.variable import Variable
@@ -434,3 +439,14 @@ def test_a_value_computed_again_is_the_same_value():
     largest, shares = f(values)
     assert not largest.any()
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("larger", [0.75, np.inf])
+def test_fractions_are_no_sizes(larger):
+    """A comparison of two numbers that are known is made as they are, not as integers."""
+    less = Apply(scalar("less"), (Const("float32", 0.25), Const("float32", larger)))
+    out = Buffer("out", "float32", (1,))
+    chosen = Apply(scalar("where"), (less, Const("float32", 3), Const("float32", 4)))
+    target = Target("cpu", "x86_64-unknown-linux-gnu", "x86-64", "", 16, 16, False)
+    text = llvm.render(Kernel((), (out,), (Store(out, (0,), chosen),)), "chosen", target)
+    assert re.search(r"(%\w+) = fcmp olt float .*\n.* = select i1 \1, float 0x4008000000000000", text)
