@@ -27,6 +27,7 @@ from gnomon.compiler.graph import Node, replace
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.control import WithGradient
 from gnomon.compiler.ops.leaves import fresh_input
+from gnomon.compiler.ops.order import Cumulate
 from gnomon.compiler.ops.shape import surely_differ
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.sizes import Dim, ceildiv
@@ -157,8 +158,7 @@ class Blockwise:
 
     def extra(self, inputs: Sequence[Node], slices: Sequence[Node]) -> list[Node]:
         """Cap, bias and masks of a block, of which those that differ from key to key are among the `slices`."""
-        rest = iter(slices)
-        return [next(rest) if _has_keys(x) else x for x in inputs[3:]]
+        return _taken(inputs[3:], slices, _has_keys)
 
     def sequences(self, inputs: Sequence[Node]) -> list[Node]:
         """What a loop over the blocks goes through: keys, values, and what of cap, bias and masks differs with keys."""
@@ -278,58 +278,87 @@ class Blockwise:
 
 @dataclass(frozen=True)
 class Triangular(Blockwise):
-    """Causal attention, without bias or masks, whose blocks above the diagonal are left out: nearly half of them.
+    """Causal attention without bias, whose blocks above the diagonal are left out: nearly half of them.
 
     Blocks are of queries, too. Each block of queries goes through the blocks of keys up to its own; in the derivative
-    each block of keys goes through the blocks of queries from its own on. Every query sees the first key, so what
-    there is to see does not depend on blocks that are left out.
+    each block of keys goes through the blocks of queries from its own on. Masks are of keys or of queries, not of
+    pairs. A query that may look at nothing looks at all keys alike, those in blocks that are left out among them.
     """
 
     def forward(self, inputs: Sequence[Node]) -> tuple[Node, Node, Node]:
-        q, k = inputs[:2]
+        q, k, v = inputs[:3]
         keys, along = [_held(x) for x in self.sequences(inputs)], q.rank - 2
         count = build.size(keys[0].shape[0], "int64")
 
         def step(counter: Any, _: Any, slices: Any) -> Any:
             limit = build.minimum(build.add(counter.node, 1), count)
-            return [], self.mixed([slices[0].node, *inputs[1:]], keys, counter.node, limit), None, {}
+            own, *rest = (x.node for x in slices)
+            now = [own, k, v, *_taken(inputs[3:], rest, _has_queries)]
+            return [], self.mixed(now, keys, counter.node, limit), None, {}
 
-        found = self.repeated(step, [], [self.blocks(q, along)]).stacks
+        by_query = [q, *filter(_has_queries, inputs[3:])]
+        found = self.repeated(step, [], [self.blocks(x, x.rank - 2) for x in by_query]).stacks
         most, total, output = (self.whole(x, along, q.shape[along]) for x in found)
-        return build.stop_gradient(most), total, output
+        most = build.stop_gradient(most)
+        if len(inputs) > 3 + self.capped:
+            dead, number = self.dead(most), build.size(k.shape[2], most.dtype)
+            total = build.where(dead, build.log(number), total)
+            mean = build.divide(build.sum(build.cast(v, most.dtype), 2), number)
+            mean = build.broadcast(build.cast(mean, v.dtype), output.shape, [0, 1, output.rank - 1])
+            output = build.where(build.broadcast_to(_column(dead), output.shape), mean, output)
+        return most, total, output
+
+    def dead(self, most: Node) -> Node:
+        """Which queries may look at nothing, by their largest scores."""
+        return build.less(most, 0.5 * _lowest(most.dtype))
 
     def backward(
         self, inputs: Sequence[Node], most: Node, total: Node, shift: Node, g: Node | None
     ) -> list[Node | None]:
-        q, k, v, *cap = inputs
+        q, k, v, *others = inputs
         along, wide, lead = q.rank - 2, _wide(q.dtype), q.shape[:-2]
         # from the last block of queries on, so that those from a block of keys on come first
-        given = [q, most, total, shift, *([] if g is None else [g])]
-        queries = [_held(build.flip(self.blocks(x, along), [0])) for x in given]
+        given = [(x, along) for x in (q, most, total, shift, g) if x is not None]
+        given += [(x, x.rank - 2) for x in others if _has_queries(x)]
+        queries = [_held(build.flip(self.blocks(x, axis), [0])) for x, axis in given]
         count = queries[0].shape[0]
 
         def step(counter: Any, carries: Any, slices: Any) -> Any:
-            keys, values = (x.node for x in slices)
+            keys, values, *of_keys = (x.node for x in slices)
 
             def inner(number: Any, sums: Any, own: Any) -> Any:
-                q, *rest = (x.node for x in own)
+                q, most, total, shift, *rest = (x.node for x in own)
+                now = Sums(most, total, shift, None if g is None else rest.pop(0))
+                extra = _taken(_taken(others, of_keys, _has_keys), rest, _has_queries)
                 place = Place(counter.node, build.subtract(build.size(count - 1, "int64"), number.node))
-                of_q, *of_both = self.changes(place, k.shape[2], [q, keys, values, *cap], Sums(*rest, *missing))
+                of_q, *of_both = self.changes(place, k.shape[2], [q, keys, values, *extra], now)
                 grown = [build.add(c.node, build.cast(d, wide)) for c, d in zip(sums, of_both, strict=True)]
                 return grown, [build.cast(of_q, wide)], None, {}
 
             first = [build.full(x.shape, 0.0, wide) for x in (keys, values)]
             limit = build.subtract(build.size(count, "int64"), counter.node)
             done = self.repeated(inner, first, queries, limit)
-            of_both = [build.cast(x, y.dtype) for x, y in zip(done.last, (keys, values), strict=True)]
-            return [build.add(carries[0].node, done.stacks[0])], of_both, None, {}
+            return [build.add(carries[0].node, done.stacks[0])], done.last, None, {}
 
-        missing = [None] if g is None else []
         first = [build.full((count, *lead, self.block, q.shape[-1]), 0.0, wide)]
         done = self.repeated(step, first, self.sequences(inputs))
         of_q = self.whole(build.flip(done.last[0], [0]), along, q.shape[along])
         of_k, of_v = (self.whole(x, 2, k.shape[2]) for x in done.stacks)
-        return [build.cast(of_q, q.dtype), of_k, None if g is None else of_v, *(None for _ in cap)]
+        if g is not None and len(others) > self.capped:
+            of_v = build.add(of_v, self.whole(self.above(most, g, k.shape[2]), 2, k.shape[2]))
+        results = [build.cast(of_q, q.dtype), build.cast(of_k, k.dtype)]
+        return [*results, None if g is None else build.cast(of_v, v.dtype), *(None for _ in others)]
+
+    def above(self, most: Node, g: Node, keys: Dim) -> Node:
+        """What values in blocks that are left out gain by queries that look at all alike: [blocks, ..., block, e]."""
+        mine = build.where(build.broadcast_to(_column(self.dead(most)), g.shape), build.cast(g, most.dtype), 0.0)
+        parts = self.blocks(mine, most.rank - 1)
+        sums = build.sum(parts, tuple(range(3, parts.rank - 1)))  # [blocks of queries, batch, groups, e]
+        before = build.pad(Cumulate("sum", 0)(sums), [1, 0, 0, 0], [0, 0, 0, 0])
+        count = ceildiv(keys, self.block)
+        own = build.gather(before, build.minimum(build.iota((count,), 0), build.size(parts.shape[0], "int32")), 0)
+        own = build.divide(own, build.size(keys, own.dtype))
+        return build.broadcast(own, (*own.shape[:3], self.block, own.shape[3]), [0, 1, 2, 4])
 
 
 @dataclass(frozen=True)
@@ -408,8 +437,9 @@ def blockwise_attention(
     extra = [build.constant(cap, q.dtype)] if cap is not None else []
     extra += [own(build.cast(bias, q.dtype))] if bias is not None else []
     size_of_block = block or (min(BLOCK, keys) if isinstance(keys, int) else BLOCK)
-    plain = is_causal and window is None and bias is None and not len(masks)
-    kind = Triangular if plain else Blockwise
+    lower = is_causal and window is None and bias is None
+    lower = lower and not any(_has_keys(m) and _has_queries(m) for m in masks)
+    kind = Triangular if lower else Blockwise
     attention = kind(size_of_block, is_causal, window, cap is not None, bias is not None)
     found = attend(attention, [queries, k, v, *extra, *map(own, masks)])
     order = [0, found.rank - 2, *range(1, found.rank - 2), found.rank - 1]
@@ -443,6 +473,17 @@ def _lowest(dtype: str) -> float:
 def _has_keys(x: Node) -> bool:
     """Whether a bias or mask differs from key to key."""
     return x.rank > 0 and x.shape[-1] != 1
+
+
+def _has_queries(x: Node) -> bool:
+    """Whether a mask differs from query to query."""
+    return x.rank > 0 and x.shape[-2] != 1
+
+
+def _taken(given: Sequence[Node], parts: Sequence[Node], has: Callable[[Node], bool]) -> list[Node]:
+    """What is given, with those that `has` an axis replaced by their parts, in order."""
+    rest = iter(parts)
+    return [next(rest) if has(x) else x for x in given]
 
 
 __all__ = ["blockwise_attention"]

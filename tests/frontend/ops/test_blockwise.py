@@ -71,6 +71,8 @@ OPTIONS = {
     "cap": dict(cap=1.5),
     "padding": dict(mask=(2, 1, 1, 7)),
     "queries": dict(mask=(2, 1, 5, 1)),
+    "padding, causal": dict(mask=(2, 1, 1, 7), causal=True),
+    "queries, causal": dict(mask=(2, 1, 5, 1), causal=True, cap=2.0),
     "mask": dict(mask=(1, 4, 5, 7), causal=True),
     "bias": dict(bias=(1, 4, 5, 7)),
     "bias of keys": dict(bias=(2, 1, 1, 7), cap=2.0),
@@ -151,20 +153,32 @@ def test_derivatives_by_differences():
         np.testing.assert_allclose(found, (a - b) / (2 * step), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_derivatives_without_the_blocks_above_the_diagonal(dtype):
-    """First and second; more queries than keys, fewer, as many, and blocks that they fill or do not fill."""
+def test_derivatives_without_the_blocks_above_the_diagonal(dtype, masked):
+    """First and second; more queries than keys, fewer, as many, and blocks that they fill or do not fill; with masks of
+    keys and of queries, which leave some queries nothing to look at."""
     inputs = open_inputs(dtype)
     weights = layers.Input((None, 4, 2), dtype=dtype)
+    given = [*inputs, weights]
+    keys, queries = layers.Input((1, 1, None), dtype="bool"), layers.Input((1, None, 1), dtype="bool")
+    both = ops.logical_and(keys, queries)
+    plain = dict(is_causal=True, scale=1.0, flash_attention=False, attn_logits_soft_cap=2.0)
+    scores = attention.grouped_scores(inputs[0].node, inputs[1].node)
+    masks = [attention.aligned(attention.by_group(m.node, scores), scores, 1) for m in (keys, queries)]
+    blocks = lambda masks: Tensor(blockwise_attention(*(x.node for x in inputs), None, masks, True, None, 2.0, 2))
+    ways = [ops.dot_product_attention(*inputs, **plain), blocks([])]
+    if masked:
+        ways = [ops.dot_product_attention(*inputs, mask=both, **plain), blocks(masks)]
     results = []
-    for y in (ops.dot_product_attention(*inputs, is_causal=True, scale=1.0, flash_attention=False,
-                                        attn_logits_soft_cap=2.0),
-              by_blocks(*inputs, causal=True, cap=2.0, block=2)):  # fmt: skip
+    for y in ways:
         first = grad(ops.sum(y * weights), inputs)
-        results += [y, *first, *grad(sum(ops.sum(ops.sin(g)) for g in first), [*inputs, weights])]
-    f = gnomon.function([*inputs, weights], results)
+        results += [y, *first, *grad(sum(ops.sum(ops.sin(g)) for g in first), given)]
+    f = gnomon.function([*given, keys, queries], results, on_unused_input="ignore")
+    rng = np.random.default_rng(1)
     for batch, t, s in [(1, 6, 6), (2, 5, 5), (2, 7, 3), (1, 1, 4), (3, 4, 1), (1, 2, 9)]:
-        found = f(*data(dtype, batch, t, s), np.random.default_rng(1).standard_normal((batch, t, 4, 2)).astype(dtype))
+        own = rng.standard_normal((batch, t, 4, 2)).astype(dtype)
+        found = f(*data(dtype, batch, t, s), own, *(rng.random((batch, 1, *n)) < 0.6 for n in ((1, s), (t, 1))))
         half = len(found) // 2
         for plain, blocks in zip(found[:half], found[half:], strict=True):
             tolerance = TOLERANCE[dtype] * max(1.0, abs(plain).max())
