@@ -269,11 +269,13 @@ class Step:
     def placed(self, arrays: Sequence[np.ndarray], known: dict[int, tuple[Any, Any]]) -> list[Any]:
         """The arrays as the device reads them quickest; `known` are those that are there already. If they are too large
         for its memory, they stay where they are."""
-        if not self.device.apart or sum(a.nbytes for a in arrays) > self.device.room():
+        if not self.device.apart:
             return list(arrays)
-        for a in arrays:
-            if id(a) not in known:
-                known[id(a)] = a, self.device.array(a)
+        missing = [a for a in arrays if id(a) not in known]
+        if missing and sum(a.nbytes for a in missing) > self.device.room():
+            return list(arrays)
+        for a in missing:
+            known[id(a)] = a, self.device.array(a)
         return [known[id(a)][1] for a in arrays]
 
     def steps_in(self, seconds: float, size: int) -> int:

@@ -186,7 +186,10 @@ def test_data_is_copied_once_for_all_epochs(monkeypatch: Any) -> None:
     monkeypatch.setattr(gpu.driver, "upload", lambda a, array: (uploads.append(array.nbytes), upload(a, array)))
     with gnomon.device("emulator"):
         model = small()
+        asked: list[int] = []
+        monkeypatch.setattr(gpu, "room", lambda: (asked.append(1), 1 << 20 if len(asked) < 3 else 0)[1])
         model.fit(X, LABELS, batch_size=8, epochs=3, verbose=0, validation_data=(X[:9], LABELS[:9]))
+    assert len(asked) == 2  # what is there already needs no more room
     assert uploads.count(X.nbytes) == 1
     assert uploads.count(X[:9].nbytes) == 1
     used = gpu.driver.used
