@@ -281,6 +281,25 @@ def test_training_is_that_of_the_plain_way():
     np.testing.assert_allclose(losses[1], losses[0], rtol=5e-3)
 
 
+def test_padding_before_and_behind_in_a_causal_model():
+    """What is padding is nothing to look at: before the words it leaves queries without any key."""
+    words = np.random.default_rng(5).integers(1, 20, (3, 11))
+    words[0, :4] = words[1, 7:] = 0
+    found = []
+    for way in (False, True):
+        gnomon.utils.set_random_seed(6)
+        i = layers.Input((None,), dtype="int32")
+        h = layers.Embedding(20, 4, mask_zero=True)(i)
+        h = layers.MultiHeadAttention(2, 3, flash_attention=way)(h, h, use_causal_mask=True)
+        model = gnomon.Model(i, layers.Dense(1)(h))
+        model.compile("sgd", "mse")
+        found.append([model.predict(words, verbose=0)])
+        model.fit(words, words[..., None] / 20, epochs=2, batch_size=2, shuffle=False, verbose=0)
+        found[-1] += model.get_weights()
+    for plain, blocks in zip(*found, strict=True):
+        np.testing.assert_allclose(blocks, plain, rtol=1e-4, atol=1e-6)
+
+
 # ---- memory, and who goes by blocks
 
 
