@@ -91,8 +91,8 @@ class Work:
 
     @property
     def compute(self) -> str:
-        """What the products of float32 may be computed in."""
-        return str(getattr(self.target, "matrix", "float32"))
+        """What factors may be rounded to. Those of 16 bits are what they are."""
+        return self.target.matrix if self.sums.left.dtype == "float32" else "float32"
 
     def pays_in_two(self) -> bool:
         """Whether what follows the sums may be a step of its own."""
