@@ -53,6 +53,7 @@ class Deep(Schedule):
 
     def __init__(self, p: Product, target: Target, constant: frozenset[str] = frozenset()):
         super().__init__(p, target, constant=constant)
+        self.usual = self.tile.rows
         if isinstance(self.rows, int):
             self.tile = Tile(rows_for(self.rows, self.tile, target, self.dtype), self.tile.width)
         self.range = self._range()
@@ -62,7 +63,7 @@ class Deep(Schedule):
 
     def pays(self) -> bool:
         """Whether the sums are long, and the rows enough for tiles."""
-        if isinstance(self.rows, int) and self.rows < min(FEW_ROWS, self.tile.rows):
+        if isinstance(self.rows, int) and self.rows < min(FEW_ROWS, self.usual):
             return False
         if self._packed_early() and isinstance(self.depth, int):  # then one panel may be larger: it is only read
             size = self.depth * self.tile.width * dtypes.named(self.dtype).bytes

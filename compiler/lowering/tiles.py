@@ -676,12 +676,15 @@ class Schedule:
         def terms(places: list[Dim], last: Index | None) -> Stmt:
             total: Expr = Load(sums, own)
             names: list[Stmt] = []
+            ahead: list[Stmt] = []
             for place in places:
+                if len(places) == TOGETHER:  # runs of memory far apart, which the machine does not foresee
+                    ahead += self._asked_for_later(partial(_moved, last, place + TOGETHER))
                 name, right = self._right()
                 change = Rewriter(index=partial(_moved, last, place))
                 names += change.body(self._masked_right(name, right))
                 total = self._fma(change.expr(self._left(at)), name, total)
-            return each(For(self.lane, (*names, Store(sums, own, total)), "vector"))
+            return each(*ahead, For(self.lane, (*names, Store(sums, own, total)), "vector"))
 
         zero = each(For(self.lane, (Store(sums, own, Const(self.dtype, 0)),), "vector"))
         axes = [a for a in self.p.summed if a.extent != 1]
@@ -702,6 +705,15 @@ class Schedule:
         finish = each(self._finish(at, Load(sums, own)))
         self.panel = strip
         return (zero, *nest, finish)
+
+    def _asked_for_later(self, change: Callable[[Atom], Dim | None]) -> list[Stmt]:
+        """The lines of a strip's vector that are read where the summed axis is further on."""
+        e = read(placed(self.p.right, {self.p.lanes: self.panel * self.tile.width}))
+        if e is None:
+            return []
+        (place,) = (Rewriter(index=change).size(i) for i in e.index)
+        each = LINE // dtypes.named(e.dtype).bytes
+        return [Prefetch(e.buffer, place + k) for k in range(0, self.tile.width, each)]
 
     def _right(self) -> tuple[Local, Expr]:
         self.counter += 1

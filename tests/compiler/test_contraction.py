@@ -354,6 +354,8 @@ def test_policy() -> None:
     symbolic = Compiled(contraction("nk,km->nm", SYMBOLS), target)
     assert symbolic.launches(n=3, m=50, k=9) == ["contract few rows"]
     assert symbolic.launches(n=30, m=50, k=9) == ["pack contract", "contract"]
+    row = Compiled(contraction("nk,km->nm", {"n": 1, "m": 4096, "k": 4096}), target)
+    assert any(isinstance(s, Alloc) and s.buffer.name == "strip" for s in row.statements())
     short = Compiled(contraction("nk,km->nm", {**SYMBOLS, "m": 32, "k": 784}), target)
     assert short.launches(n=128) == ["contract"]  # read in place
     transposed = Compiled(contraction("kn,km->nm", {"n": 784, "m": 32, "k": symbol("k")}), target)
