@@ -233,6 +233,11 @@ def target_for(name: str | None = None, cpu: str | None = None) -> Target:
     return targets.find(str(name), cpu or "")
 
 
+def threads_of(target: Target) -> str:
+    """The way in which a library shares its work that goes best with Python: it makes its own threads where it can."""
+    return "pthreads" if aot.has_threads(target.triple) else "callback"
+
+
 def can_build(source: Any) -> bool:
     """Whether `source` is something that `build` takes."""
     return isinstance(source, (Model, Function, Quantized))
@@ -390,5 +395,6 @@ def _fixed(graph: Graph, values: Mapping[str, int]) -> Request:
 
 
 __all__ = [
-    "Quantized", "Weighing", "Written", "build", "can_build", "quantized", "target_for", "write", "write_all",
+    "Quantized", "Weighing", "Written", "build", "can_build", "quantized", "target_for", "threads_of", "write",
+    "write_all",
 ]  # fmt: skip

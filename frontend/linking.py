@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from gnomon.compiler import aot
 from gnomon.compiler.aot import wasm
 from gnomon.compiler.errors import CompileError
 from gnomon.compiler.targets import Target
@@ -33,7 +34,7 @@ def shared_library(content: bytes, exported: Sequence[str], target: Target, name
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="gnomon-") as folder:
         Path(folder, "library.o").write_bytes(content)
-        for command in _commands(target, exported, name):
+        for command in _commands(target, exported, name, bool(aot.symbols.read(content).undefined & set(aot.NEEDS))):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             result = Path(folder, "library.out")
             if done.returncode == 0 and result.is_file():
@@ -47,8 +48,12 @@ def shared_library(content: bytes, exported: Sequence[str], target: Target, name
     )
 
 
-def _commands(target: Target, exported: Sequence[str], name: str) -> Iterator[list[str]]:
-    """Command lines of the linkers found, the quickest first. They read library.o and write library.out."""
+def _commands(target: Target, exported: Sequence[str], name: str, threads: bool = False) -> Iterator[list[str]]:
+    """Command lines of the linkers found, the quickest first. They read library.o and write library.out.
+
+    threads   whether the library needs POSIX threads: then it names the C library, if that can be found, so that it
+              gets the functions of today and not those kept for programs that ask for no version
+    """
     triple, ends = target.triple, ["library.o", "-o", "library.out"]
     if "apple" in triple:
         if sys.platform == "darwin" and (cc := shutil.which("cc")):
@@ -61,6 +66,8 @@ def _commands(target: Target, exported: Sequence[str], name: str) -> Iterator[li
             yield [*tool, *options, *exports, "/out:library.out", "library.o"]
     else:
         options = [*ELF, "-soname", name, *ends]
+        if threads and _is_native(target) and (ld := shutil.which("ld")):
+            yield [ld, *options, "-lc"]
         if _is_native(target) and (ld := shutil.which("ld")):
             yield [ld, *options]
         for tool in _tools("ld.lld"):

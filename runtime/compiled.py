@@ -12,6 +12,7 @@ import ctypes
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,8 +150,10 @@ class Compiled:
         self._error_text.restype = ctypes.c_char_p
         self._memory = threading.local()
         self._lock = threading.RLock()
-        self._pool = sharing.Pool(threads).pointer if description["threads"] and threads > 1 else None
-        self._last = [self._pool] if description["threads"] else []  # what each function gets last
+        self._threads = threads if description["threads"] else 0
+        self._own_threads = bool(description.get("pool"))
+        self._last: list[Any] | None = None  # what each function gets last, once there are threads
+        _alive.add(self)
         self._state: np.ndarray | None = None
         self._kept = [_pointer(self._weights)]  # the pointers that each function gets first
         if description["state"]:
@@ -275,9 +278,22 @@ class Compiled:
         results = [np.empty(s, "u2" if a.bits else a.dtype) for s, a in zip(shapes, routine.outputs, strict=True)]
         pointers = [_pointer(a) for a in (*given, *results)]
         own = _pointer(memory), ctypes.c_size_t(memory.nbytes)
-        code = routine.function(*self._kept, *pointers, *sizes, *own, *self._last)
+        last = self._shared() if self._last is None else self._last
+        code = routine.function(*self._kept, *pointers, *sizes, *own, *last)
         self._check(code)
         return [_shown(r) if a.bits else r for r, a in zip(results, routine.outputs, strict=True)]
+
+    def _shared(self) -> list[Any]:
+        """The last argument of functions: the library's own threads, Python's, or none."""
+        with self._lock:
+            if self._last is None:
+                pool: Any = None
+                if self._threads > 1 and self._own_threads:
+                    pool = sharing.own_pool(self, self._function, self._threads)
+                if self._threads > 1 and pool is None:
+                    pool = sharing.Pool(self._threads).pointer
+                self._last = [pool] if self._threads else []
+            return self._last
 
     def _plan(self, routine: Routine, given: Sequence[np.ndarray]) -> Plan:
         sizes = _sizes(routine, given)
@@ -289,6 +305,20 @@ class Compiled:
     def _check(self, code: int) -> None:
         if code:
             raise DataError(f"{self.name}: {self._error_text(code).decode()}")
+
+
+_alive: weakref.WeakSet[Compiled] = weakref.WeakSet()
+
+
+def _forget() -> None:
+    """In a forked child threads are gone: the next call makes new ones."""
+    for compiled in _alive:
+        compiled._last = None
+        compiled._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _shown(bits: np.ndarray) -> np.ndarray:

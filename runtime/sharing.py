@@ -1,9 +1,11 @@
-"""Python's threads, as a compiled library is given them to share its work."""
+"""Threads, as a compiled library is given them to share its work: its own, or Python's."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from gnomon.compiler.errors import ArgumentError
@@ -74,4 +76,25 @@ class Pool:
             other.result()
 
 
-__all__ = ["Pool", "threads"]
+def own_pool(owner: Any, function: Callable[[str], Any], count: int) -> Any:
+    """A pointer to threads that a library starts itself, for as long as `owner` lives; None if the system has no more.
+
+    function   gives the functions of the library
+    """
+    size = function("pool_bytes")
+    size.restype = ctypes.c_size_t
+    memory = ctypes.create_string_buffer(size(ctypes.c_size_t(count)))
+    table = (ctypes.c_void_p * 2)()
+    if function("pool_create")(table, ctypes.c_size_t(count), memory, ctypes.c_size_t(len(memory))):
+        return None
+    weakref.finalize(owner, _end, function("pool_destroy"), table, memory, os.getpid()).atexit = False
+    return ctypes.c_void_p(ctypes.addressof(table))
+
+
+def _end(destroy: Any, table: Any, memory: Any, pid: int) -> None:
+    """End a library's threads. `memory` is theirs; in a forked child they are not there."""
+    if pid == os.getpid():
+        destroy(table)
+
+
+__all__ = ["Pool", "own_pool", "threads"]

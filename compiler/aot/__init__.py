@@ -22,11 +22,12 @@ from gnomon.compiler.aot.library import (
     identifier,
 )
 from gnomon.compiler.aot.objects import compile_object, stack_bytes
-from gnomon.compiler.aot.pool import has_threads
+from gnomon.compiler.aot.pool import NEEDS, has_threads
 from gnomon.compiler.aot.prepare import preparation, prepared
 
 __all__ = [
-    "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "arrange", "blocks_of", "check_prefix",
+    "NEEDS", "Argument", "Library", "Routine", "Stored", "archive", "arguments_of", "arrange", "blocks_of",
+    "check_prefix",
     "check_steps", "compile_object", "describe", "error_texts", "has_threads", "header", "identifier", "modules",
     "preparation", "prepared", "stack_bytes", "symbols",
 ]  # fmt: skip

@@ -138,8 +138,8 @@ def compile_command(
         raise click.UsageError("--compare FILE goes with --quantize: it tells what 8 bits cost on these data")
     if batch is not None and max_batch is not None:
         raise click.UsageError(f"--batch {batch} leaves nothing open for --max-batch {max_batch}: give one of them")
-    if kind == "gnx" and threads == "pthreads":
-        raise click.UsageError("a .gnx file runs on Python's threads: --threads is for libraries that C calls")
+    if kind == "gnx" and threads is None:
+        threads = ahead.threads_of(goal)
     if (samples or classes) and not train:
         raise click.UsageError("--sample-weight and --class-weight are for training: they go with --train")
     if samples and classes:
@@ -156,7 +156,7 @@ def compile_command(
             source = small = quantized(source, target, calibrate, compare, goal, quantize == "integers")
         library = ahead.build(
             source, prefix, goal, batch, max_batch, sizes, weights == "embed" and kind != "gnx",
-            threads or kind == "gnx", train, weighing, pack, progress,
+            threads or False, train, weighing, pack, progress,
         )  # fmt: skip
         written = ahead.write(library, base, kind, ending, progress)
     finally:

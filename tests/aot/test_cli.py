@@ -149,7 +149,6 @@ def test_a_place_that_cannot_be_written(gnomon, script, tmp_path):
      ["compile", "{}:model", "-o", "x.o", "--batch", "0"], ["compile", "{}:model", "-o", "x.o", "--size", "time"],
      ["compile", "{}:model", "-o", "x.o", "--format", "elf"], ["run", "{}:model"], ["profile"],
      ["bench", "{}:model", "--batch", "a"], ["compile", "{}:model", "-o", "x.o", "--batch", "2", "--max-batch", "4"],
-     ["compile", "{}:model", "-o", "x.gnx", "--threads", "pthreads"],
      ["compile", "{}:model", "-o", "x.o", "--compare", "x.npy"]],
 )  # fmt: skip
 def test_wrong_usage_is_code_2(gnomon, script, arguments):

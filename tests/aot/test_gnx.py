@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import struct
 import subprocess
 import sys
 import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +104,7 @@ def test_threads_do_not_change_results(tmp_path, monkeypatch):
         assert pool.executor is not None
         np.testing.assert_array_equal(model(x[:1]), alone(x[:1]))
     monkeypatch.setenv("GNOMON_THREADS", "1")
-    assert gnomon.runtime.load(file)._pool is None
+    assert gnomon.runtime.load(file)._shared() == [None]
     monkeypatch.setenv("GNOMON_THREADS", "some")
     with pytest.raises(ArgumentError, match="GNOMON_THREADS is 'some'; it must be a whole number, at least 1"):
         gnomon.runtime.load(file)
@@ -107,12 +112,48 @@ def test_threads_do_not_change_results(tmp_path, monkeypatch):
         gnomon.runtime.load(file, threads=0)
 
 
+@pytest.mark.skipif(gnx.here()[0] not in ("linux", "darwin"), reason="there are no POSIX threads here")
+def test_threads_that_the_library_starts(tmp_path):
+    """They go with the model, calls at once share them, and a forked child has new ones."""
+    file = save(article(), tmp_path / "own", threads="pthreads")
+    x = np.random.default_rng(1).normal(size=(9000, 784)).astype("float32")
+    wanted = gnomon.runtime.load(file, threads=1)(x)
+    model = gnomon.runtime.load(file, threads=3)
+    np.testing.assert_array_equal(model(x), wanted)
+    with_them = settled()
+    with ThreadPoolExecutor(4) as callers:
+        for result in callers.map(model, [x] * 8):
+            np.testing.assert_array_equal(result, wanted)
+    if hasattr(os, "fork"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
+            child = os.fork()
+        if not child:
+            right = np.array_equal(model(x), wanted) and settled() in (0, 3)
+            os._exit(0 if right else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    del model
+    gc.collect()
+    assert settled() in (0, *range(1, with_them - 1))
+
+
+def settled() -> int:
+    """How many threads this process has when none has come or gone for a while; 0 if the system does not tell."""
+    folder = Path("/proc/self/task")
+    counts = [-1] if folder.is_dir() else [0] * 10
+    while len(set(counts[-10:])) > 1 or len(counts) < 10:
+        time.sleep(0.01)
+        counts.append(len(list(folder.iterdir())))
+    return counts[-1]
+
+
 @pytest.mark.skipif(gnx.here() != ("linux", "x86_64"), reason="the loader of objects is for Linux on x86-64")
 @pytest.mark.parametrize("train", [False, True])
 def test_without_a_linker(train, tmp_path, monkeypatch):
     monkeypatch.setattr(linking, "_commands", lambda *arguments: iter(()))
     model = classifier()
-    ahead.write(ahead.build(model, "model", embed=False, train=train, threads=True), tmp_path / "o", "gnx", ".gnx")
+    threads = "pthreads" if train else "callback"
+    ahead.write(ahead.build(model, "model", embed=False, train=train, threads=threads), tmp_path / "o", "gnx", ".gnx")
     loaded = gnomon.runtime.load(tmp_path / "o.gnx", threads=2)
     x, y = np.random.default_rng(0).random((5000, 784), "float32"), np.zeros(5000, "int32")
     np.testing.assert_array_equal(loaded(x), model.predict(x, batch_size=5000, verbose=0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 import subprocess
 
 import numpy as np
@@ -90,6 +92,17 @@ def test_a_pool_of_its_own(count, tmp_path):
     assert [line.decode() for line in lines] == [pointer, pointer, little, f"{large} allows", "0", pointer]
     wanted = model.predict(x, batch_size=ROWS, verbose=0)
     np.testing.assert_array_equal(np.frombuffer(printed, "float32").reshape(ROWS, 16), wanted)
+
+
+@pytest.mark.skipif(shutil.which("ld") is None, reason="there is no linker here")
+def test_a_shared_library_names_where_its_threads_are_from(tmp_path):
+    """Else it would get the conditions of twenty years ago, which are still there for programs that name no version."""
+    ahead.write(ahead.build(network(), "net", threads="pthreads"), tmp_path / "net", "shared", ".so")
+    content = (tmp_path / "net.so").read_bytes()
+    assert content.count(b"pthread_cond_wait\0") == 1
+    assert (b"libc.so" in content) == (platform.libc_ver()[0] == "glibc")
+    ahead.write(ahead.build(network(), "net", threads=True), tmp_path / "net", "shared", ".so")
+    assert b"libc.so" not in (tmp_path / "net.so").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["aarch64", "riscv64", "android", "macos"])
