@@ -67,6 +67,12 @@ def get_policy(identifier: Any) -> DTypePolicy:
     if isinstance(identifier, DTypePolicy):
         return identifier
     if isinstance(identifier, dict):
+        kind = identifier.get("class_name", "DTypePolicy")
+        if kind not in ("DTypePolicy", "FloatDTypePolicy"):
+            raise ArgumentError(
+                f"gnomon has no dtype policy {kind!r} (of Keras's quantized models): save the model before it is "
+                "quantized, or give its layers dtype='mixed_bfloat16' or another of DTypePolicy's"
+            )
         return DTypePolicy(**identifier.get("config", {}))
     if isinstance(identifier, str) and identifier.startswith("mixed_"):
         return DTypePolicy(identifier)

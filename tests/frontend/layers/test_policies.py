@@ -145,5 +145,8 @@ def test_policies_of_names():
     assert isinstance(policy, dtype_policies.FloatDTypePolicy)
     with pytest.raises(DTypeError, match="mixed_float8"):
         layers.Dense(1, dtype="mixed_float8")
+    quantized = {"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": "float32"}}
+    with pytest.raises(ArgumentError, match="QuantizedDTypePolicy"):
+        layers.Dense(1, dtype=quantized)
     with pytest.raises(ArgumentError, match="half"):
         config.set_dtype_policy("half-ish")
