@@ -269,12 +269,13 @@ def planned(rows: RowProgram, p: Product, target: Target = CUDA, whole: bool = F
             total += LAUNCH + 2 * plan.parts * batch * m * n * bytes_ / BYTES_PER_NANOSECOND
         return total
 
-    plans = [
-        Plan(tile, word, parts)
-        for tile in tiles
-        for parts in (PARTS[:1] if whole else PARTS)
-        if parts == 1 or k / (tile.deep * (2 if word.endswith("16") else 1)) >= LEAST_STEPS * parts
-    ]
+    def useful(plan: Plan) -> bool:
+        """Whether parts of its sums are deep enough, and blocks too few without them."""
+        blocks = batch * ceil(m / plan.tile.tall) * ceil(n / plan.tile.broad)
+        return k / plan.terms >= LEAST_STEPS * plan.parts and blocks < MULTIPROCESSORS
+
+    plans = [Plan(tile, word, parts) for tile in tiles for parts in (PARTS[:1] if whole else PARTS)]
+    plans = [plan for plan in plans if plan.parts == 1 or useful(plan)]
     brief = [plan for plan in plans if plan.parts > 1 or _elements(plan) * cost <= EPILOGUE]
     return min(brief or [plan for plan in plans if _elements(plan) == min(map(_elements, plans))], key=nanoseconds)
 
