@@ -63,6 +63,7 @@ class GpuExecutable:
         self.seen: dict[int, int] = {}  # when what is kept was made
         self._fixed, self._owned = self._place_fixed()
         self._frames: dict[Any, Frame] = {}
+        self._layouts: dict[Any, tuple[Plan, dict[int, int], tuple[int, int], int]] = {}
         self._known: dict[Any, dict[str, int]] = {}  # the sizes by shapes and values
         self._arena: Memory | None = None
         self._arenas = 0  # how many there have been
@@ -242,16 +243,27 @@ class GpuExecutable:
         self._arena = self.gpu.allocate_memory(size, f"A call of {self.program.name!r}")
 
     def _make_frame(self, given: Sequence[Any], sizes: dict[str, int]) -> Frame:
+        uploaded = tuple([s for s, a in zip(self.program.inputs, given, strict=True) if isinstance(a, np.ndarray)])
+        key = tuple([sizes[name] for name in self._deciding]), uploaded
+        if key not in self._layouts:
+            if len(self._layouts) >= FRAMES:
+                self._layouts.clear()
+            self._layouts[key] = self._lay_out(sizes, uploaded)
+        table = list(self._fixed)
+        for slot, array in zip(self.program.inputs, given, strict=True):
+            if slot not in uploaded:
+                table[slot] = array.address
+        return Frame(self._layouts[key][0], table, *self._layouts[key][1:])
+
+    def _lay_out(
+        self, sizes: dict[str, int], uploaded: Sequence[int]
+    ) -> tuple[Plan, dict[int, int], tuple[int, int], int]:
+        """The plan for these sizes, offsets in the arena, where in it outputs are, and its bytes."""
         program, binding = self.program, self.binding
         shapes = binding.shapes(sizes)
         end = max((s.last for s in program.slots), default=0) + 1
         blocks = [(s, binding.bytes(s, shapes), life) for s, life in binding.lifetimes.items()]
-        table = list(self._fixed)
-        for slot, array in zip(program.inputs, given, strict=True):
-            if isinstance(array, np.ndarray):
-                blocks.append((slot, array.nbytes, (0, end)))
-            else:
-                table[slot] = array.address
+        blocks += [(s, binding.bytes(s, shapes), (0, end)) for s in uploaded]
         written = [s for s in dict.fromkeys(program.outputs) if program.slots[s].kind == "output"]
         inside, size = {}, 0
         for slot in written:
@@ -261,7 +273,7 @@ class GpuExecutable:
         places, total = arena.layout([n for n, _ in layout], [life for _, life in layout])
         offsets = {slot: at for (slot, _, _), at in zip(blocks, places[:-1], strict=True)}
         offsets |= {slot: places[-1] + at for slot, at in inside.items()}
-        return Frame(Plan(sizes, shapes), table, offsets, (places[-1], size), total)
+        return Plan(sizes, shapes), offsets, (places[-1], size), total
 
     # ---- once
 
