@@ -142,6 +142,9 @@ class _Loops:
         return found
 
     def _launch(self, step: Repeat, after: Sequence[Copy]) -> Launch:
+        launches = [s for s in all_steps([step]) if isinstance(s, Launch)]
+        if len(launches) > MOST_BODIES or any(is_long(s) or s.cooperative for s in launches):
+            raise _HostsOwn
         inside = Counter(s for x in all_steps([step, *after]) for s in own(x))
         apart = _apart(step, after, self.slots, self.uses, {k for k in inside if self.used[k] == inside[k]})
         if apart is not None:
@@ -149,9 +152,6 @@ class _Loops:
                 return self._made(_Rows(self.slots, self.kernels, -1, apart), step, after)
             except _HostsOwn:
                 pass
-        launches = [s for s in all_steps([step]) if isinstance(s, Launch)]
-        if len(launches) > MOST_BODIES or any(is_long(s) or s.cooperative for s in launches):
-            raise _HostsOwn
         return self._made(_Body(self.slots, self.kernels, self.barrier()), step, after)
 
     def _made(self, made: _Body, step: Repeat, after: Sequence[Copy]) -> Launch:
