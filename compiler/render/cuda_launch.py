@@ -173,17 +173,11 @@ def pooled(kernel: Kernel) -> tuple[dict[Buffer, Dim], Dim]:
     return places, total
 
 
-def has_sides(kernel: Kernel) -> bool:
-    """Whether what blocks do differs so much that shared memory belongs to one side of a condition."""
-    return any(_has_shared((*s.then, *s.orelse)) for s in statements(kernel.body) if isinstance(s, If))
-
-
 def is_greedy(kernel: Kernel) -> bool:
-    """Whether it would take more registers than leave room for others: several kernels in one, of which all get as many
-    as the one that wants most, and large tiles."""
+    """Whether it has a tile so large that the compiler takes more registers than leave room for others, unless it is
+    told. Of others it makes more than they need when it is told how many there are."""
     held = [s.buffer for s in statements(kernel.body) if isinstance(s, Alloc) and s.buffer.space == "register"]
-    elements = [n for b in held if isinstance(n := product(b.shape), int)]
-    return has_sides(kernel) or max(elements, default=0) >= GREEDY
+    return any(isinstance(n := product(b.shape), int) and n >= GREEDY for b in held)
 
 
 def _placed(body: tuple[Stmt, ...], first: Dim, places: dict[Buffer, Dim]) -> Dim:
