@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gnomon.compiler.kernel import Buffer, Load, Rewriter, Value, expressions
 from gnomon.compiler.lowering.cuda_epilogue import Epilogue, Stores, Sums
 from gnomon.compiler.lowering.cuda_parts import extent_of
+from gnomon.compiler.lowering.cuda_together import BRIEF_FLOPS
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.sizes import Dim, Index, Size, atoms, coefficient, evaluate, symbols
@@ -64,10 +65,12 @@ class Around:
 
     relus   (name of a buffer, rows, columns) of what calls of cublasLt have made by relu
     sums    how many sums over all rows of the result are wanted: as many as there are columns, or none
+    loop    it is done again and again: a loop of brief steps becomes one kernel, if all of them are kernels
     """
 
     relus: tuple[tuple[str, Dim, Dim], ...] = ()
     sums: Dim = 0
+    loop: bool = False
 
 
 NOTHING = Around()
@@ -93,6 +96,12 @@ class Work:
     def compute(self) -> str:
         """What factors may be rounded to. Those of 16 bits are what they are."""
         return self.target.matrix if self.sums.left.dtype == "float32" else "float32"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a library is worth thinking of."""
+        least = BRIEF_FLOPS if self.around.loop else LARGE
+        return 2 * typical(extent_of((*self.outer, *self.sums.axes))) >= least
 
     def pays_in_two(self) -> bool:
         """Whether what follows the sums may be a step of its own."""

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gnomon.compiler.kernel import Buffer, Load
-from gnomon.compiler.lowering.cuda_call import LARGE, Call, Place, Work, elementwise, typical
+from gnomon.compiler.lowering.cuda_call import Call, Place, Work, elementwise
 from gnomon.compiler.lowering.cuda_epilogue import Epilogue, Offers, epilogue_of
-from gnomon.compiler.lowering.cuda_parts import extent_of, mentioned
+from gnomon.compiler.lowering.cuda_parts import mentioned
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.ops.patches import places
 from gnomon.compiler.sizes import Dim, Index, Size, product
@@ -36,7 +36,7 @@ WINDOW = 3
 
 def convolution(work: Work) -> list[Piece | Call] | None:
     """What computes a convolution or its kernel's gradient with cuDNN; None if a row program is neither."""
-    if 2 * typical(extent_of((*work.outer, *work.sums.axes))) < LARGE:
+    if not work.is_large:
         return None
     for x, other in ((work.sums.left, work.sums.right), (work.sums.right, work.sums.left)):
         made = _forward(work, x, other) or _backward_filter(work, x, other)

@@ -35,7 +35,7 @@ def around(plan: Any, group: Group, names: Mapping[Node, Buffer]) -> Around:
         if made is not None and node not in group.members:
             relus.append((buffer.name, *_sizes(made)))
     sums = _sums(plan, group) if relus else None
-    return Around(tuple(relus), 0 if sums is None else sums.shape[0])
+    return Around(tuple(relus), 0 if sums is None else sums.shape[0], bool(plan.loops))
 
 
 def _maker(plan: Any, slot: int) -> Library | None:

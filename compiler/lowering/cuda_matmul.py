@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gnomon.compiler.kernel import Buffer, Load
-from gnomon.compiler.lowering.cuda_call import LARGE, Call, Parameters, Place, Work, elementwise, typical
+from gnomon.compiler.lowering.cuda_call import Call, Parameters, Place, Work, elementwise, typical
 from gnomon.compiler.lowering.cuda_epilogue import Epilogue, Offers, epilogue_of
 from gnomon.compiler.lowering.cuda_parts import extent_of, mentioned
 from gnomon.compiler.lowering.tiles import Piece
@@ -110,11 +110,9 @@ def _gathered(work: Work) -> tuple[Work, list[Piece]]:
 def _large(work: Work) -> bool:
     left, right = mentioned(work.sums.left), mentioned(work.sums.right)
     size = lambda axes: typical(extent_of(axes))
-    batch = size(a for a in work.outer if a in left and a in right)
     m, n = (size(a for a in work.outer if a in one and a not in other) for one, other in ((left, right), (right, left)))
     k = size(work.sums.axes)
-    each = 2 * m * n * k
-    return min(m, n, k) >= NARROW and each >= EACH and batch * each >= LARGE
+    return min(m, n, k) >= NARROW and 2 * m * n * k >= EACH and work.is_large
 
 
 def _laid_out(work: Work, x: Load, w: Load, result: Buffer, epilogue: Epilogue) -> _Matrices | None:

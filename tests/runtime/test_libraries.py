@@ -23,7 +23,7 @@ from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.ops import build
 from gnomon.compiler.ops.contract import Contract
 from gnomon.compiler.ops.leaves import Input, Parameter, key_of
-from gnomon.compiler.program import Library, Program, all_steps
+from gnomon.compiler.program import Library, Program, Repeat, all_steps
 from gnomon.compiler.sizes import evaluate, symbol
 from gnomon.runtime import cuda
 from gnomon.runtime import device as devices
@@ -412,3 +412,28 @@ def test_a_model_learns_as_on_the_cpu(where: str) -> None:
                 assert all(now > then for now, then in zip(after, before, strict=True))
     for got, want in zip(found[where], found["cpu"], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("units, calls", [(64, 0), (1536, 3)])
+def test_a_recurrence_calls_libraries_only_if_its_steps_are_long(units: int, calls: int) -> None:
+    """A loop of brief steps is one kernel, and would not be with a library's call in it."""
+    x = gnomon.Input((None, 8))
+    y = layers.SimpleRNN(units, return_sequences=True, kernel_initializer="ones", recurrent_initializer="identity")(x)
+    graph = gnomon.function([x], y).graph
+    program = compile(Request("recurrence", graph.inputs, graph.outputs), TARGET)
+    assert any(isinstance(s, Repeat) for s in all_steps(program.steps)) == bool(calls)
+    buffers = [Buffer(evaluated(program.slots[s].shape), "float32") for s, _ in program.variables]
+    values = {key_of(v.node): v.numpy() for v in graph.variables}
+    for buffer, (_, key) in zip(buffers, program.variables, strict=True):
+        buffer.set(values[key])
+    given = np.random.default_rng(2).standard_normal((2, 3, 8)).astype(np.float32)
+    run = GpuExecutable(Gpu("emulator", WithLibraries(), poison=True), program, buffers)
+    state, want = np.zeros((2, 1)), []
+    for t in range(3):
+        state = np.tanh(given[:, t].sum(1, keepdims=True) + state)
+        want.append(np.repeat(state, units, 1))
+    before = counted("cublaslt")["run"]
+    for _ in range(2):
+        (got,) = run(given)
+        np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-5, atol=1e-6)
+    assert counted("cublaslt")["run"] - before == 2 * calls
