@@ -25,6 +25,9 @@ class Embedding(Layer):
     weights      the first values of `embeddings`
     ids: int[batch, ...]   embeddings: float[input_dim, output_dim]   result: float[batch, ..., output_dim]
 
+    The gradient of a large table is a list of rows: optimizers that leave the others as they are, SGD without momentum,
+    Adagrad, LazyAdam, touch these alone.
+
     Raises ArgumentError unless both sizes are positive integers, DTypeError for ids that are no numbers, and when it
     is run DataError for an id that is none of the vocabulary.
     """
