@@ -391,10 +391,10 @@ class _Rows:
                 unsettled = []
             inside += self._straight(stage) if not stage.axes else self._shared_out(stage)
             unsettled = [*unsettled, stage] if not stage.folds or not stage.axes or team.form == "warp" else []
-        thread = For(self.thread, (*self.begin, *placed(spread(place, rows.outer)).body(tuple(inside))), "thread")
-        own = [b for b in (*self.memory.values(), *self.cached.values()) if b.space == "local"]
+        work = placed(spread(place, rows.outer)).body(tuple(inside))
+        own = [Alloc(b) for b in (*self.memory.values(), *self.cached.values()) if b.space == "local"]
         shared = [Alloc(b) for b in (*self.memory.values(), *self.parts) if b.space == "shared"]
-        whole = (*shared, For(self.thread, (*map(Alloc, own), *thread.body), "thread"))
+        whole: tuple[Stmt, ...] = (*shared, For(self.thread, (*own, *self.begin, *work), "thread"))
         return (For(block, whole, "block"),) if rows.outer else whole
 
     def _barrier(self) -> Stmt:
@@ -478,7 +478,8 @@ class _Rows:
         for k, (local, kind, _) in enumerate(stage.folds):
             whole = totals[k].value
             if parts:
-                each = [Load(parts[k], (w,) if team.form == "block" else (w, self.row)) for w in range(warps)]
+                places: list[tuple[Dim, ...]] = [(w, self.row)[: len(parts[k].shape)] for w in range(warps)]
+                each: list[Expr] = [Load(parts[k], place) for place in places]
                 whole = reduce(partial(call, COMBINE[kind]), each)
             body.append(Let(local, cast(local.dtype, whole)))
         return body

@@ -169,7 +169,8 @@ class Writer:
             place = "gn_shared" if offset == 0 else f"(gn_shared + {self._size(offset)})"
             self._line(f"{ctype(b.dtype)} *const {self._named(b, b.name)} = ({ctype(b.dtype)} *){place};")
         self._body(self.kernel.body)
-        threads = product(self.geometry.block)
+        wide, high, deep = self.geometry.block
+        threads = wide * high * deep
         resident = f", {max(1, RESIDENT // threads)}" if is_greedy(self.kernel) else ""
         bounds = f"__launch_bounds__({threads}{resident})"
         head = f'extern "C" __global__ void {bounds} {self.name}({", ".join(arguments)}) {{'
