@@ -80,7 +80,7 @@ class Programs:
 # ---- every tile
 
 ALL = [Plan(t) for t in PLAIN] + [Plan(t, w) for t in UNITS for w in ("tfloat32", "bfloat16")]
-ALL += [Plan(PLAIN[5], "", 3), Plan(UNITS[3], "tfloat32", 3), Plan(UNITS[6], "bfloat16", 5)]
+ALL += [Plan(PLAIN[7], "", 3), Plan(UNITS[3], "tfloat32", 3), Plan(UNITS[8], "bfloat16", 5)]
 
 
 EVEN, ODD = (36, 44), (35, 43)
@@ -291,7 +291,7 @@ def test_many_tiles_are_done_in_strips() -> None:
     """Ten rows of tiles and nine columns: a strip of eight, and one of two."""
     made = Programs()
     x, w, y = leaf(1, (300, 8)), leaf(2, (8, 280)), leaf(3, (b, 8))
-    plan = Plan(PLAIN[5])
+    plan = Plan(PLAIN[7])
     made.add_with("static", [x, w], [build.matmul(x, w)], plan)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda_tiles, "TYPICAL", 300)
