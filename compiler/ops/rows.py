@@ -13,7 +13,7 @@ import numpy as np
 
 from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.graph import Op, TensorType
-from gnomon.compiler.kernel import Buffer, Cast, Const, For, If, Kernel, Let, Load, Local, Store, value_size
+from gnomon.compiler.kernel import Buffer, Cast, Const, For, If, Kernel, Let, Load, Local, Stmt, Store, value_size
 from gnomon.compiler.ops.index import PARTS, Gather, clamp, clamped, integers, rows_of_lanes
 from gnomon.compiler.ops.writing import INSTRUCTION, Columns, call, converted, if_any, shared, value_of
 from gnomon.compiler.sizes import Dim, Index, Size, product
@@ -64,7 +64,7 @@ class FirstEqual(Op):
         at = count - 1 - Size.of(u)
 
         def mark(part, _):
-            put = (Store(table, (value_size(where, self.size),), Cast("int32", value_of(at))),)
+            put: tuple[Stmt, ...] = (Store(table, (value_size(where, self.size),), Cast("int32", value_of(at))),)
             if parts != 1:
                 own = call("equal", call("bitwise_and", where, Const("int64", parts - 1)), value_of(part))
                 put = (If(own, put),)
