@@ -13,6 +13,7 @@ from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.graph import Node
 from gnomon.compiler.interpret import evaluate_graph
 from gnomon.compiler.lowering import cuda
+from gnomon.compiler.lowering.cuda_rows import team_of
 from gnomon.compiler.ops import build
 from gnomon.compiler.program import Launch
 from gnomon.compiler.render.cuda import render
@@ -110,7 +111,7 @@ def test_rows_agree_with_the_oracle_in_any_order_of_threads(name: str) -> None:
 
 
 def teams(name: str) -> list[tuple[str, int, int] | None]:
-    found = [cuda.team_of(rows) for _, rows in batch().stages[name].rows]
+    found = [team_of(rows) for _, rows in batch().stages[name].rows]
     return [t if t is None else (t.form, t.rows, t.size) for t in found]
 
 
