@@ -387,8 +387,9 @@ class CopyVector:
 @dataclass(frozen=True, eq=False)
 class MultiplyFragments:
     """CUDA: the matrix units of a warp add left * right to total: 16 x 8 numbers of float32, in four registers of each
-    thread, more by the product of 16 x 8 and 8 x 8 words, in four and two. A word is one number ('tfloat32') or two that
-    follow each other along the sum ('bfloat16', 'float16'). Which thread has what, PTX tells under mma.m16n8k8/k16."""
+    thread, more by the product of 16 x 8 and 8 x 8 words, in four and two. A word is one number ('tfloat32') or two
+    that follow each other along the sum ('bfloat16', 'float16'). Which thread has what, PTX tells under
+    mma.m16n8k8/k16."""
 
     kind: str
     total: Buffer

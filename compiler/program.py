@@ -71,7 +71,7 @@ class Launch:
     grid, block, shared   CUDA: blocks, threads of a block, bytes of dynamic shared memory (a grid with a 0: no launch)
     cooperative   CUDA: blocks wait for each other, so all must run at once. The kernel takes any number of blocks along
             x: as many of grid[0] as fit on the device together are launched, and at least one
-    share   iterations that are one share of the work: the s-th so many are about the s-th rows of all arrays; 0: unknown
+    share   iterations that are one share of the work: the s-th so many are about the s-th rows of arrays; 0: unknown
     """
 
     kernel: str
@@ -108,8 +108,8 @@ class Repeat:
     round    slot (int64, a scalar) that counts up in any case, so that it holds in the end how many rounds there were
     limit    slot (int64, a scalar): do at most so many rounds. `count` may then be None, and with `until`: without end
     kept     temporaries that one round leaves for the next
-    shares   if not 0, the work of all rounds falls into so many shares that never meet (see `Launch.share`): threads may
-             go through the rounds with shares of their own
+    shares   if not 0, the work of all rounds falls into so many shares that never meet (see `Launch.share`): threads
+             may go through the rounds with shares of their own
     """
 
     count: Dim | None

@@ -2,8 +2,8 @@
 
     gnomon.mixed_precision.set_global_policy("mixed_bfloat16")
 
-Layers made from then on compute in bfloat16 and keep their weights in float32; models that compute in float16 have their
-loss scaled by a `LossScaleOptimizer`, which `compile` puts around the optimizer.
+Layers made from then on compute in bfloat16 and keep their weights in float32; models that compute in float16 have
+their loss scaled by a `LossScaleOptimizer`, which `compile` puts around the optimizer.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _bits(state: Node, shape: Shape, stream: int = 0) -> Node:
 
 
 def _unit(state: Node, shape: Shape, dtype: str, stream: int = 0) -> Node:
-    """Uniform in [0, 1): every multiple of 2**-24 (float16: 2**-11, bfloat16: 2**-8, float64: 2**-53) equally likely."""
+    """Uniform in [0, 1): multiples of 2**-24 (float16: 2**-11, bfloat16: 2**-8, float64: 2**-53), equally likely."""
     bits = _bits(state, shape, stream)
     if dtype == "float64":
         low = build.cast(build.shr(_bits(state, shape, stream + 128), 11), "float64")

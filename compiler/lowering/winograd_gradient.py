@@ -76,7 +76,7 @@ class WinogradGradient(Tiled):
         inputs = planes(IN * IN, self.tiles * c.extent, "inputs", self.dtype)
         gradients = planes(IN * IN, self.tiles * f.extent, "gradients", self.dtype)
         sums = planes(IN * IN, c.extent * f.extent, "products", self.dtype)
-        flat = {p.row_axes[0]: 0, p.row_axes[1]: 0}
+        flat: dict[Index, Dim] = {p.row_axes[0]: 0, p.row_axes[1]: 0}
         return [
             self.of_inputs(inputs, placed(p.left, flat), c, (inputs, gradients, sums), label),
             self._gradients(gradients, label),

@@ -115,7 +115,7 @@ LOG = (  # (log(1 + f) - f + f^2 / 2) / f^3 for -1/4 <= f <= 1/2
 def log(x: Expr) -> Expr:
     high, low = LN2[x.dtype]
     m = Apply(GETMANT, (x,))
-    e = Apply(GETEXP, (x,))
+    e: Expr = Apply(GETEXP, (x,))
     e = where(less(m, 1), add(e, 1), e)
     f = sub(m, 1)
     tail = mul(mul(f, f), mad(f, poly(f, LOG), -0.5))
@@ -160,7 +160,8 @@ def erf(x: Expr) -> Expr:
     a = at_most(magnitude(x), ERF_END)
     t = mad(a, 1 / ERF_PIECE, magic := FORMATS[x.dtype].magic)
     d = mad(sub(t, magic), -ERF_PIECE, a)
-    *rest, value = (Apply(_lookup(table), (bits(t),)) for table in ERF)
+    *rest, last = (Apply(_lookup(table), (bits(t),)) for table in ERF)
+    value: Expr = last
     for c in reversed(rest):
         value = mad(value, d, c)
     return signed(value, x)

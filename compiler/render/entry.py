@@ -210,8 +210,9 @@ class _Entry:
         (self.lines, self.allocas, self.counter), self.by_shares = outer, False
         self.counter += 1
         n = self.counter
+        assert s.count is not None
         extent, count = self.size(s.shares), self.size(s.count)
-        work = self.size(s.count * sum_of(step.work for step in s.steps))
+        work = self.size(s.count * sum_of(step.work for step in s.steps if isinstance(step, Launch)))
         threaded = self.emit("icmp ne ptr %parallel, null")
         self.do(f"br i1 {threaded}, label %many{n}, label %one{n}")
         self.label(f"many{n}")

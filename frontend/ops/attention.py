@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ShapeError
 from gnomon.compiler.graph import Node

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError
 from gnomon.compiler.graph import Node

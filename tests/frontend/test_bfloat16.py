@@ -81,7 +81,7 @@ def test_variables(own):
     assert v.numpy().dtype == own
     assert v.numpy().tolist() == [1, 3]
     step = gnomon.function([], v.value * 1.0, updates=[(v, v + 2.0**-7)])
-    assert [np.asarray(step(), "float32").tolist() for _ in range(2)] == [[1, 3], [1 + 2.0**-7, 3]]  # the even neighbour
+    assert [np.asarray(step(), "float32").tolist() for _ in range(2)] == [[1, 3], [1 + 2.0**-7, 3]]  # the even one
     v.assign([5, 6])
     v.assign_add(np.array([1, 1]))
     assert v.get_value().tolist() == v.get_value(borrow=True).tolist() == [6, 7]
