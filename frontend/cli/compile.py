@@ -112,6 +112,8 @@ def compile_command(
     gnomon compile digits.keras -o digits.o --target cortex-m4 --batch 1
     gnomon compile digits.keras -o digits.wasm --target wasm32
     gnomon compile digits.keras -o digits.so --target aarch64 --cpu cortex-a72
+    gnomon compile digits.keras -o digits.o --target cortex-m0 --batch 1 --quantize integers --calibrate data.npz
+    gnomon compile digits.keras -o digits.o --threads pthreads
 
     TARGET is an LLVM triple or one of: x86-64, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, riscv64, riscv64-v, wasm32,
     cortex-m0, cortex-m3, cortex-m4, cortex-m7, cortex-m33, cortex-m55 and their like, windows, macos, android, ios.
