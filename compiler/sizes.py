@@ -199,7 +199,8 @@ class Size:
         return Size, (self.terms,)  # not the hash: strings hash differently in every process
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Size) and self.terms == other.terms)
+        # names no class: keys of weak tables are compared even when an interpreter that ends has forgotten its globals
+        return self is other or (type(other) is type(self) and self.terms == other.terms)
 
     def __hash__(self) -> int:
         return self._hash
