@@ -92,8 +92,12 @@ struct gn_bfloat16 {  // the upper half of a float, rounded to even
   unsigned short bits;
   gn_bfloat16() = default;
   __device__ gn_bfloat16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+#else
     unsigned int b = gn_bits<unsigned int>(x);
     bits = x != x ? b >> 16 | 0x40 : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+#endif
   }
   __device__ gn_bfloat16(double x) : gn_bfloat16((float)x) {}
   __device__ operator float() const { return gn_bits<float>((unsigned int)bits << 16); }
