@@ -14,6 +14,7 @@ from gnomon.compiler.lower import Code, lower, lower_border, lower_op, rendered
 from gnomon.compiler.lowering import cuda_masks, loops
 from gnomon.compiler.lowering.cuda_library import NOTHING, Call
 from gnomon.compiler.lowering.cuda_loops import persistent
+from gnomon.compiler.lowering.cuda_shares import room
 from gnomon.compiler.lowering.cuda_together import together
 from gnomon.compiler.lowering.emit import NeedsMemory, OverwritesTooSoon, emit
 from gnomon.compiler.lowering.fuse import Accesses, Group, choose_stored, make_groups
@@ -501,7 +502,7 @@ class _Plan:
             return self.barrier
 
         render = self._renders(target, stages)
-        steps, became = persistent(steps, self.slots, stages.kernels, self.looped, render, barrier)
+        steps, became = persistent(steps, self.slots, stages.kernels, self.looped, render, barrier, room(target.cpu))
         for before, now in became.items():
             stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes.get(before.kernel, [])]
         for lowered in stages.lowered:  # what a group computes in each round cannot be looked at any more

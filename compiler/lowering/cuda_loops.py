@@ -40,6 +40,7 @@ from gnomon.compiler.kernel import (
     Store,
     Value,
     View,
+    expressions,
     statements,
 )
 from gnomon.compiler.lowering import cuda_shares
@@ -88,6 +89,7 @@ def persistent(
     uses: Mapping[Launch, Use | None],
     render: Render,
     barrier: Callable[[], int],
+    room: int = 48 << 10,
 ) -> tuple[list[Step], dict[Launch, Launch]]:
     """The steps with launches for loops, and what became of the launches that are no more.
 
@@ -95,8 +97,9 @@ def persistent(
     uses      the row programs of launches in loops, as far as they are known; of several launches that are one row
               program the first has it, and the others None
     barrier   gives the kept slot (uint32[2]) in which blocks count who has come
+    room      bytes of shared memory that a block may have
     """
-    return _Loops(steps, slots, kernels, uses, render, barrier).run()
+    return _Loops(steps, slots, kernels, uses, render, barrier, room).run()
 
 
 class _HostsOwn(Exception):
@@ -104,9 +107,10 @@ class _HostsOwn(Exception):
 
 
 class _Loops:
-    def __init__(self, steps, slots, kernels, uses, render, barrier):
+    def __init__(self, steps, slots, kernels, uses, render, barrier, room):
         self.all, self.slots, self.kernels, self.render, self.barrier = steps, slots, kernels, render, barrier
         self.uses: Mapping[Launch, Use | None] = uses
+        self.room: int = room
         self.became: dict[Launch, Launch] = {}
         self.used = Counter(s for step in all_steps(steps) for s in own(step))
         self.readers = [_rows(slots, k) for k in range(len(slots))]
@@ -146,7 +150,8 @@ class _Loops:
         if len(launches) > MOST_BODIES or any(is_long(s) or s.cooperative for s in launches):
             raise _HostsOwn
         inside = Counter(s for x in all_steps([step, *after]) for s in own(x))
-        apart = _apart(step, after, self.slots, self.uses, {k for k in inside if self.used[k] == inside[k]})
+        inner = {k for k in inside if self.used[k] == inside[k]}
+        apart = _apart(step, after, self.slots, self.uses, inner, self.room)
         if apart is not None:
             try:
                 return self._made(_Rows(self.slots, self.kernels, -1, apart), step, after)
@@ -490,19 +495,32 @@ class _Body:
 
 @dataclass(frozen=True)
 class _Apart:
-    """A loop whose rows are apart: how many there are, the row programs, threads of a block, and the slots of which
-    a block has its rows in shared memory."""
+    """A loop whose rows are apart.
+
+    extent   how many rows there are
+    uses     the row programs
+    threads  of a block
+    near     slots of which a block has its rows in shared memory
+    steps    of products whose weights it has there
+    """
 
     extent: Dim
     uses: Mapping[Launch, Use]
     threads: int
     near: tuple[int, ...]
+    steps: Mapping[Launch, int]
 
 
 def _apart(
-    step: Repeat, after: Sequence[Copy], slots: Sequence[Slot], uses: Mapping[Launch, Use | None], inner: set[int]
+    step: Repeat,
+    after: Sequence[Copy],
+    slots: Sequence[Slot],
+    uses: Mapping[Launch, Use | None],
+    inner: set[int],
+    room: int,
 ) -> _Apart | None:
-    """None if blocks cannot go through a loop with rows of their own. `inner` are slots that nothing else uses."""
+    """None if blocks cannot go through a loop with rows of their own. `inner` are slots that nothing else uses, `room`
+    the bytes of shared memory that a block may have."""
     launches = [s for s in step.steps if isinstance(s, Launch)]
     inside = [s for s in step.steps if isinstance(s, Copy)]
     if step.count is None or step.until >= 0 or step.limit >= 0 or len(launches) + len(inside) < len(step.steps):
@@ -531,14 +549,24 @@ def _apart(
     if held(slots[s] for s in read) > MOST_HELD or not all(cuda_shares.suits(rows, threads) for rows in programs):
         return None
     aliased = {s.alias for s in slots}
-    near, room = [], NEAR
+    near, left = [], NEAR
     for s in sorted(inner & written - aliased - set(step.kept) - {c.target for c in after}):
         slot = slots[s]
         size = product((cuda_shares.ROWS, *slot.shape[1:])) * dtypes.named(slot.dtype).bytes
-        if slot.kind == "temporary" and slot.shape[:1] == (extent,) and isinstance(size, int) and size <= room:
+        if slot.kind == "temporary" and slot.shape[:1] == (extent,) and isinstance(size, int) and size <= left:
             near.append(s)
-            room -= size
-    return _Apart(extent, known, threads, tuple(near))
+            left -= size
+    share = cuda_shares.Share(0, extent, 0, threads)
+    room -= NEAR - left + len(near) * cuda_shares.ALIGNED
+    room -= sum(cuda_shares.bytes_of(share.statements(rows, 0)) for rows in programs)
+    steps = {}
+    for launch, use in known.items():
+        p = cuda_shares.product_of(use.rows)
+        weights = {use.slots[e.buffer.name] for e in expressions([p.right]) if isinstance(e, Load)} if p else set()
+        if p is not None and all(memory[s] not in written and slots[s].alias < 0 for s in weights):
+            steps[launch] = max(0, min(p.steps, room // p.bytes_of_step))
+            room -= steps[launch] * p.bytes_of_step
+    return _Apart(extent, known, threads, tuple(near), steps)
 
 
 class _Rows(_Body):
@@ -552,11 +580,13 @@ class _Rows(_Body):
         self.first = Size.of(self.block) * cuda_shares.ROWS
         self.share = cuda_shares.Share(self.first, apart.extent, Size.of(self.thread), apart.threads)
         shapes = {s: (cuda_shares.ROWS, *slots[s].shape[1:]) for s in apart.near}
+        self.early: list[Stmt] = []  # what is done before the first round
         self.near = {s: Buffer(f"near{s}", slots[s].dtype, shape, "shared") for s, shape in shapes.items()}
 
     def kernel(self, launches: Sequence[Launch]) -> Kernel:
         found = super().kernel(launches)
-        body = (*map(Alloc, self.near.values()), *found.body)
+        early = [*self.early, Barrier()] if self.early else []
+        body = (*map(Alloc, self.near.values()), *early, *found.body)
         whole = For(self.block, (For(self.thread, body, "thread"),), "block")
         return replace(found, body=(whole,), label=f"{found.label} by rows")
 
@@ -586,7 +616,17 @@ class _Rows(_Body):
             return
         self._touch(*self._uses(step))
         given = {b: use.slots[b.name] for b in (*use.rows.writes, *use.rows.reads)}
-        self._placed(self.share.statements(use.rows, self._number()), given)
+        number, steps = self._number(), self.apart.steps.get(step, 0)
+        product = cuda_shares.product_of(use.rows)
+        if product is not None and steps:
+            self.early += self._renamed(self.share.weights(product, number, steps), given)
+        self._placed(self.share.statements(use.rows, number, steps), given)
+
+    def _renamed(self, body: Sequence[Stmt], given: Mapping[Buffer, int]) -> Sequence[Stmt]:
+        """Statements that read only what is an argument of the kernel."""
+        used = {e.buffer for e in all_loads(body)}
+        buffers = {b: self.buffer(s, b.shape) for b, s in given.items() if b in used}
+        return Renamer(buffers).body(tuple(body))
 
     def _placed(self, body: Sequence[Stmt], given: Mapping[Buffer, int]) -> None:
         """Add statements whose buffers are slots."""
@@ -595,6 +635,12 @@ class _Rows(_Body):
         buffers = {b: self.buffer(s, b.shape) for b, s in given.items() if b not in near and b not in values}
         beside = cuda_shares.Beside(near, lambda index: (index[0] - self.first, *index[1:]))
         self.body += Renamer(buffers, values).body(beside.body(tuple(body)))
+
+
+def all_loads(body: Sequence[Stmt]) -> Iterator[Load]:
+    """What the stores among statements read."""
+    values = [s.value for s in statements(tuple(body)) if isinstance(s, Store)]
+    yield from (e for e in expressions(values) if isinstance(e, Load))
 
 
 def _counter(step: Repeat, most: Dim | None, done: Dim) -> Dim:

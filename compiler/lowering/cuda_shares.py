@@ -2,10 +2,10 @@
 
     suits(rows, threads)      whether a block of so many threads can compute its rows of a row program
     Share(...).statements     how it does, inside a loop over its threads
+    Share(...).weights        what it does before the first round
 
 That no row asks for another's is read off the row programs (`shares.Use`). What a round hands on inside the block and
-nobody reads afterwards lies in shared memory; weights are read again in each round, from the nearest cache that holds
-them.
+nobody reads afterwards lies in shared memory, and so do weights, as many as fit; the rest is read again in each round.
 
 A product sums in pieces: a thread has some columns, and for all rows of the block adds up one piece of each sum, so
 that a weight is read once for all rows; pieces are added in shared memory. Threads of a warp read neighbouring weights,
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gnomon.compiler import dtypes
 from gnomon.compiler.kernel import (
     COMBINE,
     Alloc,
@@ -64,12 +65,16 @@ THREADS = 1024
 PLAIN_THREADS = 256
 """The same where there is no product."""
 WARP = 32
+ROOM = {"sm_70": 96, "sm_75": 64, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_120": 99, "sm_121": 99}
+"""KiB of shared memory that a block may have, of architectures where it is not as in their neighbours (`room`)."""
 COLUMNS = 4
 """Columns of a product that a thread has, where it is that wide: what it reads of the left operand serves them all."""
 TERMS = 8
 """Terms of a sum that make a piece."""
 SERIAL = 16
 """Inner iterations that one thread does alone."""
+ALIGNED = 16
+"""Bytes that may be lost in front of an array in shared memory."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,35 @@ class Product:
         most = max(1, min(THREADS // self.across, self.depth // TERMS))
         return next((p for p in range(most, most // 2, -1) if self.depth % p == 0), most)
 
+    @property
+    def steps(self) -> int:
+        """Terms of a piece."""
+        return -(-self.depth // self.pieces)
+
+    @property
+    def bytes_of_step(self) -> int:
+        """Those of the weights that all threads together read in one step along their pieces."""
+        return self.pieces * self.width * dtypes.named(compute(self.local.dtype)).bytes
+
     def place(self, piece: Dim, row: Dim, column: Dim) -> tuple[Dim, ...]:
         """Where a piece of a sum is kept."""
         return (row, column, piece) if self.along else (piece, row, column)
+
+    def term(self, step: Dim, piece: Dim) -> Dim:
+        """The term of a sum that a step along a piece adds."""
+        return step * self.pieces + piece if self.along else piece * self.steps + step
+
+    def kept(self, number: int, steps: int) -> Buffer:
+        """The weights of the first `steps` steps in shared memory."""
+        shape = (self.width, steps * self.pieces) if self.along else (steps, self.pieces, self.width)
+        return Buffer(f"weights{number}", compute(self.local.dtype), shape, "shared")
+
+    def kept_at(self, step: Dim, piece: Dim, column: Dim) -> tuple[Dim, ...]:
+        return (column, step * self.pieces + piece) if self.along else (step, piece, column)
+
+    def weight(self, term: Dim, column: Dim) -> Expr:
+        value = placed(spread(column, self.columns) | spread(term, self.summed)).expr(self.right)
+        return cast(compute(self.local.dtype), value)
 
 
 def _static(d: Dim) -> int:
@@ -141,6 +172,18 @@ def product_of(rows: RowProgram) -> Product | None:
         if row not in mentioned(right) and not mentioned(left) & set(columns):
             return Product(local, left, right, tuple(columns), first.axes)
     return None
+
+
+def room(arch: str) -> int:
+    """Bytes of shared memory that a block may have: 163 KiB from sm_80 on, 227 from sm_90 on."""
+    number = int("".join(c for c in arch if c.isdigit()) or 80)
+    return ROOM.get(f"sm_{number}", 227 if number >= 90 else 163 if number >= 80 else 48) << 10
+
+
+def bytes_of(body: Sequence[Stmt]) -> int:
+    """Shared memory that statements declare."""
+    shared = [s.buffer for s in body if isinstance(s, Alloc) and s.buffer.space == "shared"]
+    return sum(_static(product(b.shape)) * dtypes.named(b.dtype).bytes + ALIGNED for b in shared)
 
 
 def threads_for(programs: Sequence[RowProgram]) -> int:
@@ -172,11 +215,29 @@ class Share:
     def __init__(self, first: Dim, extent: Dim, thread: Dim, threads: int):
         self.first, self.extent, self.thread, self.threads = first, extent, thread, threads
 
-    def statements(self, rows: RowProgram, number: int) -> list[Stmt]:
-        """The block's part of a row program, which `number` tells from others in the same kernel."""
+    def weights(self, p: Product, number: int, steps: int) -> list[Stmt]:
+        """Put the weights of the first `steps` steps of a product into shared memory."""
+        kept = p.kept(number, steps)
+        total = product(kept.shape)
+        turn, turns = named_index("turn", ceildiv(total, self.threads))
+        at = turns * self.threads + self.thread
+        if p.along:
+            column, place = floordiv(at, steps * p.pieces), modulo(at, steps * p.pieces)
+            step, piece = floordiv(place, p.pieces), modulo(place, p.pieces)
+        else:
+            step, place = floordiv(at, p.pieces * p.width), modulo(at, p.pieces * p.width)
+            piece, column = floordiv(place, p.width), modulo(place, p.width)
+        term = p.term(step, piece)
+        fill: tuple[Stmt, ...] = (Store(kept, p.kept_at(step, piece, column), p.weight(term, column)),)
+        inside = below((at, total, self.threads), (term, p.depth, p.pieces))
+        return [Alloc(kept), For(turn, fill if inside is None else (If(inside, fill),))]
+
+    def statements(self, rows: RowProgram, number: int, steps: int = 0) -> list[Stmt]:
+        """The block's part of a row program, which `number` tells from others in the same kernel. `steps`: the weights
+        of so many steps are at hand."""
         p = product_of(rows)
         if p is not None:
-            return self._product(rows, p, number)
+            return self._product(rows, p, number, steps)
         return self._plain(rows) if _is_plain(rows) else self._teams(rows, number)
 
     def copy(self, target: Buffer, source: Buffer) -> list[Stmt]:
@@ -209,7 +270,7 @@ class Share:
 
     # ---- products
 
-    def _product(self, rows: RowProgram, p: Product, number: int) -> list[Stmt]:
+    def _product(self, rows: RowProgram, p: Product, number: int, steps: int) -> list[Stmt]:
         row = rows.outer[0]
         dtype = compute(p.local.dtype)
         left = Buffer(f"left{number}", dtype, (ROWS, p.depth), "shared")
@@ -222,7 +283,6 @@ class Share:
             return [Store(left, (r - self.first, at), cast(dtype, placed(change).expr(p.left)))]
 
         across, pieces = p.across, p.pieces
-        deep = ceildiv(p.depth, pieces)
         turn, turns = named_index("turn", ceildiv(p.width, across * p.each))
         if p.along:
             lane, piece = floordiv(self.thread, pieces), modulo(self.thread, pieces)
@@ -230,24 +290,31 @@ class Share:
             piece, lane = floordiv(self.thread, across), modulo(self.thread, across)
         r, which = named_index("r", ROWS)
         j, column = named_index("j", p.each)
-        k, step = named_index("k", deep)
-        term = step * pieces + piece if p.along else piece * deep + step
         wide = turns * (across * p.each) + column * across + lane
         inside = wide if p.width % (across * p.each) == 0 else _smaller(wide, p.width - 1)  # what is not stored
         weight = Local(f"weight{number}", dtype)
-        value = placed(spread(inside, p.columns) | spread(term, p.summed)).expr(p.right)
-        more = call("add", Load(total, (which, column)), call("multiply", Load(left, (which, term)), weight))
-        of_rows = For(r, (Store(total, (which, column), more),), "unroll")
-        multiply: tuple[Stmt, ...] = (For(j, (Let(weight, cast(dtype, value)), of_rows), "unroll"),)
-        rest = below((term, p.depth, pieces))
-        multiply = multiply if rest is None else (If(rest, multiply),)
+
+        def multiply(first: int, last: int) -> list[Stmt]:
+            """Steps along the piece."""
+            k, further = named_index("k", last - first)
+            step = first + further
+            term = p.term(step, piece)
+            kept = last <= steps
+            value = Load(p.kept(number, steps), p.kept_at(step, piece, inside)) if kept else p.weight(term, inside)
+            more = call("add", Load(total, (which, column)), call("multiply", Load(left, (which, term)), weight))
+            of_rows = For(r, (Store(total, (which, column), more),), "unroll")
+            body: tuple[Stmt, ...] = (For(j, (Let(weight, value), of_rows), "unroll"),)
+            rest = below((term, p.depth, pieces))
+            return [For(k, body if rest is None else (If(rest, body),))] if first < last else []
+
         zero = Store(total, (which, column), Const(dtype, 0))
         place = Store(parts, p.place(piece, which, wide), Load(total, (which, column)))
         within = below((wide, p.width, across * p.each))
         keep: tuple[Stmt, ...] = (For(r, (place,), "unroll"),)
         add: list[Stmt] = [
             For(j, (For(r, (zero,), "unroll"),), "unroll"),
-            For(k, multiply),
+            *multiply(0, steps),
+            *multiply(steps, p.steps),
             For(j, keep if within is None else (If(within, keep),), "unroll"),
         ]
         busy = below((self.thread, across * pieces, self.threads))

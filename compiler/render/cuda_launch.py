@@ -175,9 +175,10 @@ def pooled(kernel: Kernel) -> tuple[dict[Buffer, Dim], Dim]:
 
 def is_greedy(kernel: Kernel) -> bool:
     """Whether it has a tile so large that the compiler takes more registers than leave room for others, unless it is
-    told. Of others it makes more than they need when it is told how many there are."""
+    told. Of others it makes more than they need when it is told how many there are. Where threads go through rounds it
+    takes too few: it wants several blocks beside each other, for which there is no other room."""
     held = [s.buffer for s in statements(kernel.body) if isinstance(s, Alloc) and s.buffer.space == "register"]
-    return any(isinstance(n := product(b.shape), int) and n >= GREEDY for b in held)
+    return has_rounds(kernel) or any(isinstance(n := product(b.shape), int) and n >= GREEDY for b in held)
 
 
 def _placed(body: tuple[Stmt, ...], first: Dim, places: dict[Buffer, Dim]) -> Dim:
