@@ -782,7 +782,8 @@ def tiled(rows: RowProgram, p: Product, plan: Plan, aligned: bool = True) -> tup
     march = (
         Let(turn, IndexValue("int32", modulo(walked, 2))),
         If(_less(walked, steps), fetch),
-        If(_less(0, walked), tuple(workers.multiply(before))),
+        # threads of a warp that fetched, or did not, on their own must be together when the units are asked
+        If(_less(0, walked), (*((Barrier(warp=True),) if plan.word else ()), *workers.multiply(before))),
         If(_less(walked, steps), (*left.put(stage), *right.put(stage))),
         Barrier(),
     )
