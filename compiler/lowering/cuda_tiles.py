@@ -131,7 +131,8 @@ WIDER = (
 """For numbers of 64 bits."""
 # A warp of 64 x 32 elements reads 96 * 8 words from shared memory for 16 multiplications of fragments, each of 1024
 # products of tfloat32 or 2048 of bfloat16: 24 cycles of shared memory, in which the units of an A100 do 12 of the 16.
-# Four warps share the memory and have units of their own, so both are busy to three quarters or more.
+# Four warps share the memory and have units of their own, so both are busy to three quarters or more. One of 32 x 32
+# reads 64 * 8 words for 8 multiplications, a third more for each.
 UNITS = (
     Tile(128, 128, 16, 64, 32, 1.0),
     Tile(128, 64, 16, 32, 32, 0.85),
@@ -805,6 +806,7 @@ def tiled(rows: RowProgram, p: Product, plan: Plan, aligned: bool = True) -> tup
 def _block(walk: _Walk, number: Dim, down: Dim, across: Dim) -> tuple[Dim, Dim]:
     """Which tile of the result is a block's. Blocks that run at the same time lie together where there are many: a
     strip of `STRIP` rows of tiles is gone through column by column, and what they read is read once from memory."""
+
     def named(name: str, d: Dim, extent: Dim | None = None) -> Dim:
         return walk.once(name, d, extent, True)
 
@@ -834,8 +836,8 @@ def _finish(
     row, column = first_row + place.row, first_column + place.column
     values = Values()
     stages = [s for stage in rows.stages[1:] for s in serially(stage, values)]
-    simple_ = all(isinstance(s, Let | Store) for s in stages)
-    lanes = place.lanes if simple_ else 1
+    straight = all(isinstance(s, Let | Store) for s in stages)
+    lanes = place.lanes if straight else 1
     lane, at = named_index("lane", place.lanes)
     result: list[Stmt] = [Let(p.local, cast(p.local.dtype, Load(workers.total, (place.total + at,)))), *stages]
     change = walk.batch | spread(row, p.rows) | spread(column + at, p.columns) | {Index(PART, plan.parts): part}
