@@ -260,21 +260,24 @@ def convolution(batch: Dim, height: int, width: int, channels: int, filters: int
 
 @pytest.mark.parametrize("name", ["16x16", "64x32", "unfused"])
 def test_minimal_filtering(name: str) -> None:
-    """Where tiles reach beyond the picture, with lanes left over, and where few pictures take the plain way."""
+    """Where tiles reach beyond the picture, with lanes left over, and where few pictures take the plain way; all of
+    some tiles at once, and, of many channels, one thing after the other."""
     fast = replace(TARGETS[name], winograd=True)
     for batch, height, width, channels, filters in (
         (symbol("b"), 40, 41, 40, 48), (1, 42, 39, 41, 50), (2, 24, 20, 64, 48), (symbol("b"), 14, 11, 70, 60),
+        (symbol("b"), 12, 9, 330, 170),
     ):  # fmt: skip
         compiled = Compiled(convolution(batch, height, width, channels, filters, flip=batch == 2), fast)
         labels = {s.label for s in compiled.program.steps if isinstance(s, Launch)}
-        assert any("tiles" in label for label in labels), labels
-        for pictures in [batch] if isinstance(batch, int) else (0, 1, 2, 9):
+        assert any("filters of" in label for label in labels), labels
+        assert any("tiles of" in label for label in labels) == (channels + filters > 256), labels
+        for pictures in [batch] if isinstance(batch, int) else (0, 1, 2, 9 if channels < 256 else 33):
             compiled.check(b=pictures, k=9 * channels)  # within the rounding of the plain sum
     few = Compiled(convolution(symbol("b"), 14, 14, 96, 96), fast)
-    assert not any("tiles" in label for label in few.launches(b=1))
-    assert any("tiles" in label for label in few.launches(b=8))
+    assert not any("filters of" in label for label in few.launches(b=1))
+    assert any("filters of" in label for label in few.launches(b=8))
     plain = Compiled(convolution(symbol("b"), 40, 41, 40, 48), TARGETS[name])
-    assert not any("tiles" in label for label in plain.launches(b=4))
+    assert not any("filters of" in label for label in plain.launches(b=4))
 
 
 def kernel_gradient(batch: Dim, height: int, width: int, channels: int, filters: int) -> Product:
