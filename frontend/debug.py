@@ -189,12 +189,17 @@ class _Inspector(Observer):
     def __init__(self, function: Any, check: bool, nan: bool):
         self.function, self.check, self.nan = function, check, nan
         program = function.program
-        self.first = {id(g.launches[0]): g for g in function.stages.lowered if g.launches}
-        self.last = {id(g.launches[-1]): g for g in function.stages.lowered if g.launches}
+        self.first: dict[int, list[Lowered]] = {}  # groups by their first launch, which on a GPU may be that of several
+        self.last: dict[int, list[Lowered]] = {}
+        for g in function.stages.lowered:
+            if g.launches:
+                self.first.setdefault(id(g.launches[0]), []).append(g)
+                self.last.setdefault(id(g.launches[-1]), []).append(g)
         repeats = [s for s in program.steps if isinstance(s, Repeat)]
         self.counter = repeats[0].counter if repeats else -1
         self.round = -1
-        self.values: dict[Node, np.ndarray] = {}  # what the launches of the present group read
+        self.given: dict[int, dict[Node, np.ndarray]] = {}  # what the launches of each group under way read
+        self.values: dict[Node, np.ndarray] = {}  # the same of the present group
         self.held: dict[Node, np.ndarray] = {}  # what was written in this round, and the variables at its begin
         self.intended: set[Node] = set()  # infinities that come from the user's own
         self.bounded: set[tuple[str, tuple[int, ...]]] = set()
@@ -207,25 +212,24 @@ class _Inspector(Observer):
             return
         if self.check and isinstance(step, Launch):
             self._check_bounds(step, arrays)
-        group = self.first.get(id(step))
-        if group is not None:
+        for group in self.first.get(id(step), ()):
             fixed = {s for s, slot in enumerate(self.function.program.slots) if slot.kind in ("input", "constant")}
-            self.values = {n: arrays[s] if s in fixed else arrays[s].copy() for s, n in group.reads}
+            self.given[id(group)] = {n: arrays[s] if s in fixed else arrays[s].copy() for s, n in group.reads}
             if self.check:
                 self._check_reads(group, arrays)
 
     def after(self, step: Step, arrays: Arrays, nanoseconds: int) -> None:
-        group = self.last.get(id(step)) if isinstance(step, (Launch, Library)) else None
-        if group is None or not group.launches:
+        if not isinstance(step, (Launch, Library)):
             return
-        if not all(
-            n in self.values for n in walk(group.nodes, stop=self.values.__contains__) if isinstance(n.op, Input)
-        ):
-            return
-        if self.check:
-            self._check_writes(group, arrays)
-        if self.nan:
-            self._find_nan(group, arrays)
+        for group in self.last.get(id(step), ()):
+            self.values = self.given.pop(id(group), {})
+            reached = walk(group.nodes, stop=self.values.__contains__)
+            if not all(n in self.values for n in reached if isinstance(n.op, Input)):
+                continue
+            if self.check:
+                self._check_writes(group, arrays)
+            if self.nan:
+                self._find_nan(group, arrays)
 
     def _new_round(self, number: int, arrays: Arrays) -> None:
         self.round = number

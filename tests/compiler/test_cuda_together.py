@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gnomon
+from gnomon import debug
 from gnomon.compiler import dtypes
 from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.graph import Node
@@ -25,6 +26,7 @@ from gnomon.models.steps import Step
 from tests.compiler.test_cuda_training import train
 from tests.emulator import compiler, nvrtc
 from tests.emulator.programs import Emulated, for_cuda, kernels, text
+from tests.on_device import offer
 
 layers = gnomon.layers
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
@@ -201,3 +203,25 @@ def test_long_kernels_are_not_joined() -> None:
     big = Input(5, "big", "float32", (1 << 12, 1 << 12))()
     program = compile(Request("f", [big], [build.exp(big), build.sum(big, 1)]), CUDA)
     assert len(kernels(program)) == 2
+
+
+@needs_compiler
+def test_all_that_a_joined_launch_computes_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By GNOMON_CHECK=1: each group before and after the launch that it shares with others."""
+    offer(monkeypatch)
+    monkeypatch.setenv("GNOMON_CHECK", "1")
+    checked = []
+    check = debug._Inspector._check_writes
+    monkeypatch.setattr(debug._Inspector, "_check_writes", lambda self, group, arrays: (
+        checked.append(id(group)), check(self, group, arrays)))  # fmt: skip
+    table, row = gnomon.matrix("table"), gnomon.vector("row")
+    count = gnomon.Variable(np.zeros(5, np.float32))
+    outputs = [gnomon.ops.sum(gnomon.ops.exp(table), 1), gnomon.ops.sin(row)]
+    f = gnomon.function([table, row], outputs, updates={count: count + 1.0}, device="emulator")
+    sums, sines = f(np.ones((9, 40), np.float32), np.ones(3, np.float32))
+    np.testing.assert_allclose(sums, 40 * np.exp(np.ones(9)), rtol=1e-5)
+    np.testing.assert_allclose(sines, np.sin(np.ones(3)), rtol=1e-6)
+    groups = [g for g in f.stages.lowered if g.launches]
+    assert len(groups) == 3
+    assert len({id(g.launches[0]) for g in groups}) == 1
+    assert set(checked) == {id(g) for g in groups}
