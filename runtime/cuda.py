@@ -28,9 +28,9 @@ OPTIONS = ("-std=c++17", "--fmad=false")
 """Products and sums are fused where the text says so and nowhere else: else a value that two kernels compute would
 depend on what else each of them computes, and error-free sums would not be."""
 
-STATIC_SHARED = 48 << 10
 MAX_DYNAMIC_SHARED = 8
-"""CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: to be set where a launch asks for more than STATIC_SHARED."""
+"""CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: to be set where what a launch asks for and what the kernel declares
+are more than 48 KiB together."""
 
 TO_DEVICE, TO_HOST, WITHIN = 1, 2, 3
 """Kinds of cudaMemcpy."""
@@ -241,7 +241,7 @@ class CupyDriver:
         function = self._functions.get((id(module), kernel))
         if function is None:  # modules are kept for as long as the device is: their ids stay theirs
             function = self._functions[id(module), kernel] = module.get_function(kernel)
-        if shared > STATIC_SHARED:
+        if shared > 0:  # what the kernel declares itself is not known here
             self._cuda.driver.funcSetAttribute(function.ptr, MAX_DYNAMIC_SHARED, shared)
         if cooperative:
             threads = block[0] * block[1] * block[2]
