@@ -15,7 +15,7 @@ from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.grad import vjp
 from gnomon.compiler.graph import Node
 from gnomon.compiler.interpret import evaluate_graph
-from gnomon.compiler.lowering import cuda_together
+from gnomon.compiler.lowering import cuda_loops, cuda_together
 from gnomon.compiler.ops import build
 from gnomon.compiler.program import Branch, Launch, Program, Repeat, all_steps
 from gnomon.compiler.targets import CUDA
@@ -192,6 +192,7 @@ RECURRENT = {
     "LSTM": lambda n: gnomon.layers.LSTM(n),
     "SimpleRNN": lambda n: gnomon.layers.SimpleRNN(n),
     "custom": lambda n: gnomon.layers.RNN(Normalized(n)),
+    "both ways": lambda n: gnomon.layers.Bidirectional(gnomon.layers.LSTM(n)),
 }
 
 
@@ -214,6 +215,23 @@ def test_recurrent_layers_train_as_on_the_cpu(name: str) -> None:
     step, arrays = recurrent(name, 9)
     program = for_cuda(step.function)
     train(program, step, [np.arange(10).reshape(2, 5), np.array([[13]])], arrays, 7)
+
+
+def test_both_directions_are_gone_through_at_once() -> None:
+    """Two loops of a kind that do not wait for each other are one launch."""
+    program = for_cuda(recurrent("both ways", 9)[0].function)
+    found = [s for s in all_steps(program.steps) if isinstance(s, Launch) and "loop of" in s.label]
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("name", ["GRU", "custom"])
+def test_recurrent_layers_whose_weights_are_too_many_for_a_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_loops, "MOST_HELD", -1)
+    step, arrays = recurrent(name, 9)
+    program = for_cuda(step.function)
+    found = [s.cooperative for s in all_steps(program.steps) if isinstance(s, Launch) and "loop of" in s.label]
+    assert found == [True, True]
+    train(program, step, [np.arange(10).reshape(2, 5)], arrays, 2)
 
 
 MOST_KERNELS = 13
