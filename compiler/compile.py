@@ -101,6 +101,7 @@ class _Plan:
         self.share: Dim = 0  # rows of a share, in a loop whose shares may not meet, and what was lowered there
         self.uses: list[Use] = []
         self.clock = -1
+        self.fences: dict[int, Step] = {}  # steps, by identity, that what comes after them must not overtake
         self.looped: dict[Launch, Use | None] = {}  # launches in loops, and the row program that they begin
         self.barrier = -1  # the slot in which blocks of a kernel count who has come
         self.sources: dict[str, Source] = {}
@@ -264,6 +265,7 @@ class _Plan:
             elif isinstance(node.op, Scan):
                 loops.lower_loop(self, node, target, stages)
             elif isinstance(node.op, After):
+                self.fences.update((id(s), s) for s in self.steps[-1:])  # what comes now comes late on purpose
                 self._lay(node, self.slot_of[node.inputs[0]])
             elif node.op.has_kernel:
                 self._memory(node)
@@ -523,7 +525,7 @@ class _Plan:
 
     def _together(self, steps: list[Step], target: Target, stages: Stages) -> list[Step]:
         """The steps with launches joined that do not wait for each other."""
-        steps, became = together(steps, self.slots, stages.kernels, self._renders(target, stages))
+        steps, became = together(steps, self.slots, stages.kernels, self._renders(target, stages), self.fences)
         for before, now in became.items():
             stages.nodes[now.kernel] = [*stages.nodes.get(now.kernel, []), *stages.nodes[before.kernel]]
         for lowered in stages.lowered:

@@ -69,11 +69,18 @@ Render = Callable[[Kernel], tuple[str, tuple]]
 
 
 def together(
-    steps: Sequence[Step], slots: Sequence[Slot], kernels: Mapping[str, Kernel], render: Render
+    steps: Sequence[Step],
+    slots: Sequence[Slot],
+    kernels: Mapping[str, Kernel],
+    render: Render,
+    fences: Mapping[int, Step] | None = None,
 ) -> tuple[list[Step], dict[Launch, Launch]]:
-    """The steps with independent launches joined, and what became of the launches that are no more."""
+    """The steps with independent launches joined, and what became of the launches that are no more.
+
+    fences   steps by identity: nothing that comes after one of them is put before it
+    """
     became: dict[Launch, Launch] = {}
-    return _Joiner(slots, kernels, render, became).steps(steps), became
+    return _Joiner(slots, kernels, render, became, fences or {}).steps(steps), became
 
 
 # ---- what a kernel is made of
@@ -265,25 +272,35 @@ class _Bundle:
 
 class _Joiner:
     def __init__(
-        self, slots: Sequence[Slot], kernels: Mapping[str, Kernel], render: Render, became: dict[Launch, Launch]
+        self,
+        slots: Sequence[Slot],
+        kernels: Mapping[str, Kernel],
+        render: Render,
+        became: dict[Launch, Launch],
+        fences: Mapping[int, Step],
     ):
-        self.slots, self.kernels, self.render, self.became = slots, kernels, render, became
+        self.slots, self.kernels, self.render, self.became, self.fences = slots, kernels, render, became, fences
 
     def steps(self, steps: Sequence[Step]) -> list[Step]:
         bundles: list[_Bundle] = []
         written: dict[int, int] = {}  # memory, and the last bundle that writes it
         read: dict[int, int] = {}
-        for step in map(self._inside, steps):
+        least = 0  # the first bundle after the last fence
+        for original in steps:
+            step = self._inside(original)
             reads, writes = uses(step, self.slots, self.kernels)
             first = 1 + max(
                 (b for k in reads | writes for b in (written.get(k, -1), read.get(k, -1) if k in writes else -1)),
-                default=-1,
+                default=least - 1,
             )
+            first = max(first, least)
             number = self._put(step, bundles, first)
             for k in writes:
                 written[k] = max(written.get(k, -1), number)
             for k in reads:
                 read[k] = max(read.get(k, -1), number)
+            if id(original) in self.fences:
+                least = len(bundles)
         return [s for b in bundles for s in self._made(b)]
 
     def _inside(self, step: Step) -> Step:

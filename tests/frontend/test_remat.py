@@ -9,6 +9,8 @@ from gnomon.checkpointing import get_current_remat_mode
 from gnomon.compiler.errors import ArgumentError, DataError
 from gnomon.compiler.graph import walk
 from gnomon.compiler.ops.remat import After, Checkpoint
+from gnomon.runtime.binding import Binding
+from tests.emulator.programs import for_cuda
 
 random = np.random.default_rng(0)
 
@@ -55,6 +57,15 @@ def _model(blocks, parts, shape, scope, **options):
 
 
 # ---- whole models
+
+
+def test_launches_that_are_joined_for_a_gpu_do_not_undo_it():
+    peaks = []
+    for scope in (False, True):
+        data = np.zeros((24, 256), "float32"), np.arange(24) % 5, None
+        program = for_cuda(_model(4, _dense, (256,), scope)._step_program("train", data).function)
+        peaks.append(Binding(program).temporary_bytes(dict.fromkeys(program.sizes, 512)))
+    assert peaks[1] < 0.5 * peaks[0], peaks
 
 
 @pytest.mark.parametrize(("parts", "shape", "share"), [(_dense, (256,), 0.5), (_conv, (12, 12, 8), 0.62)])
