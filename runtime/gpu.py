@@ -400,6 +400,17 @@ class Gpu:
             found = self.driver.foreign(value)
         return None if found is None else DeviceArray(self, *found)
 
+    def aligned(self, array: DeviceArray) -> DeviceArray:
+        """The same, or a copy if it does not begin at a multiple of 16 bytes (a slice of another library's array may
+        not): kernels read so many as one. Raises OutOfMemoryError."""
+        size = int(np.prod(array.shape)) * array.dtype.itemsize
+        if array.address % 16 == 0 or not size:
+            return array
+        memory = self.allocate_memory(size, "an array")
+        with self.lock:
+            self.driver.copy(memory.address, array.address, size)
+        return DeviceArray(self, memory.address, array.shape, array.dtype_name, memory)
+
     def allocate_memory(self, size: int, what: str) -> Memory:
         """Raises OutOfMemoryError, which says what it was for and how much there is."""
         try:

@@ -199,7 +199,7 @@ class GpuExecutable:
                 )
             if isinstance(array, np.ndarray) and not (array.flags.c_contiguous and array.flags.aligned):
                 array = array.copy(order="C")
-            given.append(array)
+            given.append(self.gpu.aligned(array) if isinstance(array, DeviceArray) else array)
         return given
 
     def _sizes(self, given: Sequence[Any]) -> dict[str, int]:

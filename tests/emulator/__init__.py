@@ -143,11 +143,12 @@ class Module:
 
 
 class _Guard:
-    """A copy of an array whose end lies within 15 bytes of a page that must not be touched."""
+    """A copy of an array whose end lies within 15 bytes of a page that must not be touched, as aligned as the array."""
 
     def __init__(self, array: np.ndarray):
         assert array.flags.c_contiguous, "an argument must be contiguous"
-        room = (array.nbytes + 15) // 16 * 16
+        beyond = array.ctypes.data % 16
+        room = (beyond + array.nbytes + 15) // 16 * 16
         self.pages = mmap.mmap(-1, PAGE + (room + PAGE - 1) // PAGE * PAGE + PAGE)
         whole = np.frombuffer(self.pages, np.uint8)
         base, end = whole.ctypes.data, len(whole) - PAGE
@@ -155,7 +156,8 @@ class _Guard:
             if ctypes.CDLL(None).mprotect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), 0):
                 raise OSError("mprotect failed")
         self.inside = whole[PAGE:end]
-        self.start, self.stop = len(self.inside) - room, len(self.inside) - room + array.nbytes
+        self.start = len(self.inside) - room + beyond
+        self.stop = self.start + array.nbytes
         self.inside[:] = POISON
         self.before = array.reshape(-1).view(np.uint8).copy()
         self.inside[self.start : self.stop] = self.before

@@ -15,6 +15,7 @@ from gnomon.compiler.errors import DataError, DeviceError, OutOfMemoryError
 from gnomon.compiler.program import Library, Program, Slot
 from gnomon.compiler.sizes import symbol
 from gnomon.runtime.device import device
+from gnomon.runtime.gpu import DeviceArray
 from tests.emulator.driver import Foreign
 from tests.on_device import offer, where  # noqa: F401  # a fixture
 
@@ -188,6 +189,19 @@ def test_results_may_stay_on_the_device(where: str) -> None:  # noqa: F811
         np.array(twice, copy=False)
     here = gnomon.function([x], x + 1.0, device="cpu")
     np.testing.assert_allclose(here(twice), a * 2 + 1, rtol=1e-6)
+
+
+def test_an_array_that_kernels_cannot_read_four_at_a_time_is_copied(monkeypatch: Any) -> None:
+    gpu = offer(monkeypatch)
+    x = gnomon.Input((64,), name="x")
+    f = gnomon.function([x], [x * 2.0, ops.max(x, 1)], device="emulator")
+    a = random(6, 64)
+    whole = gpu.array(np.concatenate([[7], a.ravel()]).astype(np.float32))
+    part = DeviceArray(gpu, whole.address + 4, a.shape, "float32", whole)
+    assert gpu.aligned(whole) is whole
+    doubled, largest = f(part)
+    np.testing.assert_allclose(doubled, a * 2)
+    np.testing.assert_allclose(largest, a.max(1))
 
 
 def test_arrays_of_others_are_read_in_place(monkeypatch: Any) -> None:
