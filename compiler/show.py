@@ -277,7 +277,7 @@ def _kernel_view(kernel: k.Kernel) -> View:
         text = "\n".join(k.heading(s, names))
         entries.append(Entry(number, type(s).__name__, text.rstrip(":"), inputs=parent))
         match s:
-            case k.For():
+            case k.For() | k.Rounds():
                 stack += [(inner, (number,)) for inner in reversed(s.body)]
             case k.If():
                 stack += [(inner, (number,)) for inner in reversed(s.then + s.orelse)]

@@ -131,7 +131,8 @@ def geometry(kernel: Kernel) -> Geometry:
 
 def is_cooperative(kernel: Kernel) -> bool:
     """Whether all blocks of the kernel have to run at once. It then takes any number of blocks along x."""
-    return has_rounds(kernel) and not (isinstance(first := kernel.body[0], For) and first.kind == "block")
+    whole = kernel.body[0] if len(kernel.body) == 1 else None
+    return has_rounds(kernel) and not (isinstance(whole, For) and whole.kind == "block")
 
 
 def has_rounds(kernel: Kernel) -> bool:
