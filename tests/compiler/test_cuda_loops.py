@@ -15,7 +15,7 @@ from gnomon.compiler.compile import Request, Stages, compile
 from gnomon.compiler.grad import vjp
 from gnomon.compiler.graph import Node
 from gnomon.compiler.interpret import evaluate_graph
-from gnomon.compiler.lowering import cuda_loops, cuda_together
+from gnomon.compiler.lowering import cuda_apart, cuda_together
 from gnomon.compiler.ops import build
 from gnomon.compiler.program import Branch, Launch, Program, Repeat, all_steps
 from gnomon.compiler.targets import CUDA
@@ -226,7 +226,7 @@ def test_both_directions_are_gone_through_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["GRU", "custom"])
 def test_recurrent_layers_whose_weights_are_too_many_for_a_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_loops, "MOST_HELD", -1)
+    monkeypatch.setattr(cuda_apart, "MOST_HELD", -1)
     step, arrays = recurrent(name, 9)
     program = for_cuda(step.function)
     found = [s.cooperative for s in all_steps(program.steps) if isinstance(s, Launch) and "loop of" in s.label]
