@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError
+from gnomon.runtime import device
 
 if TYPE_CHECKING:
     from gnomon.layers.policy import DTypePolicy
@@ -163,6 +164,25 @@ def disable_flash_attention() -> None:
     """Let attention store its scores unless its `flash_attention` is True."""
     global _flash_attention
     _flash_attention = False
+
+
+# ---- how exactly a GPU multiplies
+
+
+def matmul_precision() -> str:
+    """What factors of float32 products may be rounded to on a GPU: 'float32' (not at all), 'tensorfloat32' or
+    'bfloat16'."""
+    return device.matmul_precision()
+
+
+def set_matmul_precision(precision: str | None) -> None:
+    """Let programs that are compiled from now on multiply float32 numbers with a GPU's matrix units.
+
+    precision   'float32': factors are not rounded, as from the start; 'tensorfloat32' (or 'tf32'): to 10 digits of
+                significand; 'bfloat16': to 7. Sums are float32 in any case. None: as GNOMON_MATMUL_PRECISION says.
+    Programs on a CPU are exact in any case. Raises ArgumentError for another name.
+    """
+    device.set_matmul_precision(precision)
 
 
 # ---- what Keras chooses between and gnomon does not

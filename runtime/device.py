@@ -6,13 +6,14 @@ is its own affair; a frontend only calls these.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from gnomon.compiler.errors import CompileError, DeviceError, nearest
+from gnomon.compiler.errors import ArgumentError, CompileError, DeviceError, nearest
 from gnomon.compiler.program import Program
 from gnomon.compiler.targets import Target
 from gnomon.runtime.buffer import Buffer
@@ -161,6 +162,30 @@ def gpu_problem() -> str:
     from gnomon.runtime import cuda
 
     return cuda.problem()
+
+
+PRECISIONS = {"float32": "float32", "tensorfloat32": "tf32", "tf32": "tf32", "bfloat16": "bfloat16"}
+"""What factors of float32 products may be rounded to on a GPU, and what `Target.matrix` calls it."""
+
+_precision: str | None = None
+
+
+def matmul_precision() -> str:
+    """What is set; else what GNOMON_MATMUL_PRECISION says; else 'float32'. Raises ArgumentError if that is none."""
+    return _precision or _known(os.environ.get("GNOMON_MATMUL_PRECISION", "").strip() or "float32")
+
+
+def set_matmul_precision(name: str | None) -> None:
+    """For programs that are made from now on; None: as the environment says. Raises ArgumentError for another name."""
+    global _precision
+    _precision = None if name is None else _known(name)
+
+
+def _known(name: str) -> str:
+    if name not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ArgumentError(f"The precision of products must be one of {known}, got {name!r}.{nearest(name, PRECISIONS)}")
+    return name
 
 
 def usual() -> str:

@@ -23,7 +23,7 @@ from gnomon.compiler.program import Library, Program
 from gnomon.compiler.targets import CUDA, Target
 from gnomon.runtime.binding import Shape, bytes_of
 from gnomon.runtime.buffer import Buffer
-from gnomon.runtime.device import Loaded, LoadEvent, TextMissing
+from gnomon.runtime.device import PRECISIONS, Loaded, LoadEvent, TextMissing, matmul_precision
 
 if TYPE_CHECKING:
     from gnomon.runtime.gpu_run import GpuExecutable
@@ -316,7 +316,9 @@ class Gpu:
         self._own: Any = None
 
     def target(self) -> Target:
-        return replace(CUDA, cpu=self.driver.arch, libraries=self.driver.libraries)
+        return replace(
+            CUDA, cpu=self.driver.arch, libraries=self.driver.libraries, matrix=PRECISIONS[matmul_precision()]
+        )
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(shape, dtype)  # it gets memory here when a program first uses it

@@ -9,7 +9,7 @@ import pytest
 
 import gnomon
 from gnomon import layers
-from gnomon.compiler.errors import DataError, DeviceError
+from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
 from gnomon.models import steps
 from tests.on_device import offer, where  # noqa: F401  # a fixture
 
@@ -256,6 +256,36 @@ def test_what_is_looked_at_is_what_runs(monkeypatch: Any) -> None:
         assert "__global__" in model.show("cuda")
         assert model.memory(8, mode="train", samples=38).data > X.nbytes
         assert model.profile(X[:8], LABELS[:8], batch_size=8, repeat=1).rows
+
+
+def test_factors_are_rounded_only_if_asked(monkeypatch: Any) -> None:
+    """Products of 48 x 48 by 48: in float32, by matrix units after rounding, and again."""
+    offer(monkeypatch)
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 48, 48)).astype("float32")
+    exact = a.astype("float64") @ b
+    x = gnomon.Input(batch_shape=(48, 48))
+    product = lambda: gnomon.function([x], gnomon.ops.matmul(x, gnomon.ops.convert_to_tensor(b)), device="emulator")
+    error = lambda: np.abs(product()(a) - exact).max()
+    assert gnomon.config.matmul_precision() == "float32"
+    assert error() < 1e-5
+    try:
+        for name, least, most in (("tensorfloat32", 5e-4, 2e-2), ("bfloat16", 5e-3, 2e-1)):
+            gnomon.config.set_matmul_precision(name)
+            assert gnomon.config.matmul_precision() == name
+            assert least < error() < most
+            cpu = gnomon.function([x], gnomon.ops.matmul(x, gnomon.ops.convert_to_tensor(b)), device="cpu")
+            assert np.abs(cpu(a) - exact).max() < 1e-5
+        with pytest.raises(ArgumentError, match="must be one of float32, tensorfloat32, tf32, bfloat16, got 'float16'"):
+            gnomon.config.set_matmul_precision("float16")
+        gnomon.config.set_matmul_precision(None)
+        monkeypatch.setenv("GNOMON_MATMUL_PRECISION", "tf32")
+        assert 5e-4 < error() < 2e-2
+        monkeypatch.setenv("GNOMON_MATMUL_PRECISION", "half")
+        with pytest.raises(ArgumentError, match="got 'half'"):
+            product()
+    finally:
+        gnomon.config.set_matmul_precision(None)
 
 
 # ---- which device
