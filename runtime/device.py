@@ -184,7 +184,8 @@ def set_matmul_precision(name: str | None) -> None:
 def _known(name: str) -> str:
     if name not in PRECISIONS:
         known = ", ".join(PRECISIONS)
-        raise ArgumentError(f"The precision of products must be one of {known}, got {name!r}.{nearest(name, PRECISIONS)}")
+        near = nearest(name, PRECISIONS)
+        raise ArgumentError(f"The precision of products must be one of {known}, got {name!r}.{near}")
     return name
 
 
