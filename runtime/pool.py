@@ -18,7 +18,8 @@ only if it is large, or if it and the launches just before it, which ran seriall
 program that is large as a whole wakes them beforehand (`WAKEN`).
 A caller that waits for the last chunks spins as long and then yields its core, since the worker may need just that one.
 If it waits longer than it worked itself, a worker was put aside in the middle of a chunk: the machine has other things
-to do. Launches are then serial for some times as long, so that a busy machine costs a fraction and not a multiple.
+to do. Launches are then serial for some times as long, so that a busy machine costs a fraction and not a multiple; a
+process that was stopped and goes on does not take the pause for such a wait.
 Schedulers may leave a worker on the core of the caller that woke it while others are idle (seen for seconds, at no gain
 over one thread): a worker that finds itself there excludes that core from those it may run on. It is not bound to one
 core, which several processes would choose alike.
@@ -46,6 +47,9 @@ CHUNKS_PER_THREAD = 4
 
 PATIENCE = 4
 """How many times as long as a caller waited for a worker that was put aside its launches are then serial."""
+
+MOST = 25_000_000
+"""Ticks of the cycle counter that count of such a wait: 10 ms, for which a scheduler puts a thread aside."""
 
 SPIN = 125_000
 """Ticks of the cycle counter that an idle worker, or a caller waiting for one, spins: 50 us at 2.5 GHz."""
@@ -75,6 +79,7 @@ def text(threads: int) -> str:
         chunks=CHUNKS_PER_THREAD * threads,
         spin=SPIN,
         patience=PATIENCE,
+        most=MOST,
     )
 
 
@@ -325,7 +330,8 @@ met:
   %stalled = and i1 %long, %longer
   br i1 %stalled, label %resign, label %out
 resign:
-  %rest = mul i64 %waited, {patience}
+  %counted = call i64 @llvm.umin.i64(i64 %waited, i64 {most})    ; the process itself may have been stopped for minutes
+  %rest = mul i64 %counted, {patience}
   %later = add i64 %t2, %rest
   store i64 %later, ptr @alone_until
   br label %out
