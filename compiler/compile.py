@@ -26,12 +26,12 @@ from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.lowering.touched import touched
 from gnomon.compiler.ops.control import Cond
 from gnomon.compiler.ops.index import Gather, GatherAlong
-from gnomon.compiler.ops.leaves import Array, Input, Literal, Parameter, key_of, size_of
+from gnomon.compiler.ops.leaves import Array, Input, Parameter, key_of, size_of
 from gnomon.compiler.ops.remat import After
 from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
-from gnomon.compiler.passes.folding import folded
+from gnomon.compiler.passes.folding import folded, lasting
 from gnomon.compiler.program import (
     Branch,
     Changed,
@@ -149,19 +149,7 @@ class _Plan:
 
     def _fixed(self) -> set[Node]:
         """Nodes whose values change only when variables that this program does not write do."""
-        if not self.request.prepare:
-            return set()
-        written = {p for p, _ in self.updates}
-        fixed: set[Node] = set()
-        for n in self.nodes:
-            if not isinstance(n.type, TensorType) or not all(isinstance(d, int) for d in n.shape):
-                continue
-            if isinstance(n.op, (Parameter, Array, Literal)):
-                if n not in written:
-                    fixed.add(n)
-            elif n.inputs and all(x in fixed for x in n.inputs):
-                fixed.add(n)
-        return fixed
+        return lasting(self.nodes, {p for p, _ in self.updates}) if self.request.prepare else set()
 
     def _is_kept(self, node: Node) -> bool:
         """Whether what a node's slot holds stays from call to call."""
@@ -304,8 +292,7 @@ class _Plan:
         label = label_of(group)
         places = {
             names[x].name: (Buffer(names[x].name, x.dtype, pad.shape), pad.op.low)  # type: ignore[attr-defined]  # a Pad
-            for x, pad in self.inlaid.items()
-            if x in names and x in group.members
+            for x, pad in ((m, self.inlaid[m]) for m in group.members if m in self.inlaid)
         }
         if places:
             rows = shifted(rows, places)

@@ -33,7 +33,7 @@ class _Scaled:
 def folded(roots: Sequence[Node], written: set[Node]) -> list[Node]:
     """`roots` with what can be folded into weights; `written`: the variables that change."""
     order = walk(roots)
-    fixed = _fixed(order, written)
+    fixed = lasting(order, written)
     uses = dict.fromkeys(roots, 1)
     for node in order:
         for x in node.inputs:
@@ -59,8 +59,8 @@ def folded(roots: Sequence[Node], written: set[Node]) -> list[Node]:
     return [done[r] for r in roots]
 
 
-def _fixed(order: Sequence[Node], written: set[Node]) -> set[Node]:
-    """What is made of literals and of variables that stay as they are."""
+def lasting(order: Sequence[Node], written: set[Node]) -> set[Node]:
+    """What is of known size and made of literals and of variables that are not `written`: the same at each call."""
     fixed: set[Node] = set()
     for node in order:
         if not isinstance(node.type, TensorType) or not all(isinstance(d, int) for d in node.shape):

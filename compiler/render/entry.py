@@ -192,8 +192,7 @@ class _Entry:
     def repeat_by_shares(self, s: Repeat) -> None:
         """A loop that threads go through with shares of their own: a function of the shares to do, which has counters
         of its own."""
-        name = f"@shares{len(self.launchers)}"
-        self.launchers[name,] = name
+        name = f"@shares{len(self.functions)}"
         outer = self.lines, self.allocas, self.counter
         self.lines, self.allocas, self.counter, self.by_shares = [], [], 0, True
         self.do(f"%slots = alloca [{len(self.slots)} x ptr], align 16")
