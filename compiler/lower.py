@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import RLock
 
@@ -54,9 +54,38 @@ class Code:
         return self.piece.early
 
 
-_known: OrderedDict[tuple, tuple[Code | Call, ...]] = OrderedDict()
-_texts = 0  # characters of all their texts
-_lock = RLock()
+class Remembered:
+    """Kernels by what they were made of; the longest unused go when there is too much text of them."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+        """Of all their texts."""
+        self._made: OrderedDict[tuple, tuple[Code | Call, ...]] = OrderedDict()
+        self._lock = RLock()
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __iter__(self) -> Iterator[tuple[Code | Call, ...]]:
+        return iter(self._made.values())
+
+    def once(self, key: tuple, make: Callable[[], tuple[Code | Call, ...]]) -> tuple[Code | Call, ...]:
+        with self._lock:
+            found = self._made.get(key)
+            if found is not None:
+                self._made.move_to_end(key)
+                return found
+        made = make()
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = made
+                self.characters += _characters(made)
+            while self.characters > REMEMBERED and len(self._made) > 1:
+                self.characters -= _characters(self._made.popitem(last=False)[1])
+        return made
+
+
+_kernels = Remembered()
 
 
 def lower(
@@ -96,20 +125,8 @@ def lower_border(pad: Node, out: Buffer, target: Target) -> tuple[Code, ...]:
 
 
 def _once(key: tuple, target: Target, pieces: Callable[[], Sequence[Piece | Call]]) -> tuple[Code | Call, ...]:
-    global _texts
-    with _lock:
-        found = _known.get(key)
-        if found is not None:
-            _known.move_to_end(key)
-            return found
-    made = tuple(piece if isinstance(piece, Call) else rendered(piece, target) for piece in pieces())
-    with _lock:
-        if key not in _known:
-            _known[key] = made
-            _texts += _characters(made)
-        while _texts > REMEMBERED and len(_known) > 1:
-            _texts -= _characters(_known.popitem(last=False)[1])
-    return made
+    written = lambda: tuple(p if isinstance(p, Call) else rendered(p, target) for p in pieces())
+    return _kernels.once(key, written)
 
 
 def _characters(code: Sequence[Code | Call]) -> int:

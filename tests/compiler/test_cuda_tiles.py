@@ -1,6 +1,5 @@
 """Products and convolutions for CUDA, every tile and many forms, on the emulator: NumPy's values."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -59,7 +58,7 @@ class Programs:
         with pytest.MonkeyPatch.context() as patch:
             for module in (cuda_tiles, cuda_deep):
                 patch.setattr(module, "planned", lambda *_: plan)
-            patch.setattr(lower, "_known", OrderedDict())
+            patch.setattr(lower, "_kernels", lower.Remembered())
             self.add(name, leaves, outputs, replace(CUDA, matrix=POLICY[plan.word]))
 
     def run(self, name: object, arrays: list[np.ndarray], order: int = 0) -> list[np.ndarray]:

@@ -254,8 +254,10 @@ def test_kernels_of_many_shapes_are_not_all_remembered(monkeypatch):
     monkeypatch.setenv("GNOMON_CACHE", "0")
     monkeypatch.setattr(lower, "REMEMBERED", 50_000)
     monkeypatch.setattr(llvm, "REMEMBERED", (10, 10))
+    monkeypatch.setattr(lower, "_kernels", lower.Remembered())
     for units in (7, 9):
         _small(units).memory(4)
-    assert lower._texts == sum(len(c.source.text) for made in lower._known.values() for c in made)
-    assert lower._texts <= 50_000 or len(lower._known) == 1
+    kept = lower._kernels
+    assert kept.characters == sum(len(c.source.text) for made in kept for c in made)
+    assert kept.characters <= 50_000 or len(kept) == 1
     assert len(llvm._expansions) < 200
