@@ -32,6 +32,7 @@ from gnomon.compiler.ops.scan import Scan
 from gnomon.compiler.ops.shape import Equate, Pad, Slice
 from gnomon.compiler.passes import simplify
 from gnomon.compiler.passes.folding import folded, lasting
+from gnomon.compiler.passes.tables import tabled
 from gnomon.compiler.program import (
     Branch,
     Changed,
@@ -64,7 +65,11 @@ def compile(request: Request, target: Target, stages: Stages | None = None) -> P
     stages.graph = roots
     roots = simplify(roots, lambda name, after: stages.passes.append((name, after)))
     if request.prepare:
-        roots = folded(roots, {p for p, _ in request.updates})
+        written = {p for p, _ in request.updates}
+        if request.tables:
+            roots = tabled(roots, written)
+            stages.passes.append(("products of tables", roots))
+        roots = folded(roots, written)
         stages.passes.append(("fold into weights", roots))
     stages.simplified = roots
     outputs, values = roots[: len(request.outputs)], roots[len(request.outputs) :]

@@ -41,6 +41,7 @@ def digest(
     updates: Sequence[tuple[Node, Node]],
     repeat: tuple[Node, Dim] | None,
     prepare: bool,
+    tables: bool = False,
 ) -> Digest | None:
     """The digest of a `compile.Request`, whose fields these are; None if it cannot be told from others."""
     counter = [] if repeat is None else [repeat[0]]
@@ -48,7 +49,7 @@ def digest(
     writer = _Writer({})
     try:
         numbers = writer.graph(roots)
-        writer.write(f"{len(inputs)} {len(updates)} {prepare} {writer.text(repeat and repeat[1])}")
+        writer.write(f"{len(inputs)} {len(updates)} {prepare} {tables} {writer.text(repeat and repeat[1])}")
     except Unnamed:
         return None
     writer.numbers(numbers[r] for r in roots)

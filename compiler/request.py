@@ -27,6 +27,7 @@ class Request:
     repeat     (counter, count): run the whole graph `count` times, `counter` (a leaf, int64) being 0, 1, 2 …; outputs
                are those of the last round
     prepare    keep what depends on nothing but variables and constants from call to call, until a variable changes
+    tables     and spend memory on it: products of whole tables instead of those of the rows that a call asks for
     """
 
     name: str
@@ -35,6 +36,7 @@ class Request:
     updates: Sequence[tuple[Node, Node]] = ()
     repeat: tuple[Node, Dim] | None = None
     prepare: bool = False
+    tables: bool = False
 
 
 @dataclass

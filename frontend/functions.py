@@ -213,7 +213,7 @@ class Function:
             updates = [(v.node, node) for v, node in graph.updates.items()]
             self.device.prepare()
             self._request = Request(
-                graph.name, graph.inputs, graph.outputs, updates, graph.repeat, prepare=watch is None
+                graph.name, graph.inputs, graph.outputs, updates, graph.repeat, prepare=watch is None, tables=True
             )
             self._looked: tuple[Program, Stages] | None = None
             stages = Stages()

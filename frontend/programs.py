@@ -39,7 +39,7 @@ def program_for(request: Request, target: Target, stages: Stages) -> Program:
     this = _this_compiler()
     if this is None or disk.path() is None:
         return compile(request, target, stages)
-    made_of = digest(request.inputs, request.outputs, request.updates, request.repeat, request.prepare)
+    made_of = digest(request.inputs, request.outputs, request.updates, request.repeat, request.prepare, request.tables)
     if made_of is None:
         return compile(request, target, stages)
     key = disk.key(FORMAT, this, repr(target), made_of.name)

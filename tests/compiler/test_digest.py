@@ -23,10 +23,10 @@ def leaf(name="x", shape=(N, 4), dtype="float32", kind=Input):
     return kind(next(_keys), name, dtype, shape)()
 
 
-def name_of(make, inputs=2, updates=(), repeat=None, prepare=True, **options):
+def name_of(make, inputs=2, updates=(), repeat=None, prepare=True, tables=False, **options):
     xs = [leaf(f"x{k}", **options) for k in range(inputs)]
     outputs = make(*xs)
-    found = digest(xs, outputs if isinstance(outputs, list) else [outputs], updates, repeat, prepare)
+    found = digest(xs, outputs if isinstance(outputs, list) else [outputs], updates, repeat, prepare, tables)
     return found.name
 
 
@@ -51,6 +51,7 @@ def test_equal_graphs_of_other_leaves():
         lambda: name_of(lambda x, y: build.add(build.multiply(x, 2.0), build.exp(x))),
         lambda: name_of(lambda x, y: [plain(x, y), x]),
         lambda: name_of(plain, inputs=2, prepare=False),
+        lambda: name_of(plain, inputs=2, tables=True),
         lambda: name_of(plain, shape=(N, 5)),
         lambda: name_of(plain, shape=(M, 4)),
         lambda: name_of(plain, dtype="float64"),
