@@ -9,8 +9,9 @@ a training loop costs the host one replay a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,17 @@ from gnomon.runtime.gpu import DeviceArray, DeviceBuffer, Gpu, Memory
 from gnomon.runtime.gpu_parts import Division, Frame, Plan
 from gnomon.runtime.gpu_steps import Run
 
+NOWHERE: Mapping[int, int] = MappingProxyType({})
+
 KNOWN = 1000
 """How many sets of shapes an executable knows the sizes of."""
 
 FRAMES = 64
 """How many sets of shapes and addresses an executable remembers; with more, the earliest is forgotten."""
+
+IN_PLACE = 1 << 22
+"""Bytes of a result from which on programs write it where it stays on the device: a copy of it takes longer than a
+kernel's launch. Smaller ones are copied there, so that one graph does for all calls."""
 
 ALIGNMENT = 256
 """Bytes: what CUDA's own allocations begin on a multiple of."""
@@ -65,6 +72,7 @@ class GpuExecutable:
         self._frames: dict[Any, Frame] = {}
         self._layouts: dict[Any, tuple[Plan, dict[int, int], tuple[int, int], int]] = {}
         self._known: dict[Any, dict[str, int]] = {}  # the sizes by shapes and values
+        self._large: dict[Any, dict[int, int]] = {}  # bytes of results that are written where they stay, by sizes
         self._arena: Memory | None = None
         self._arenas = 0  # how many there have been
         self.graphs = 0  # how many were captured
@@ -84,22 +92,40 @@ class GpuExecutable:
         Raises DataError if an array does not fit, naming the input; OutOfMemoryError before anything runs.
         """
         with self.gpu.lock, self._named():
-            run = self._run(arrays)
-            return self._downloaded(run)
+            given = self._given(arrays)
+            return self._downloaded(self._run(given, self._sizes(given)))
 
     def on_device(self, *arrays: Any) -> list[DeviceArray]:
         """As a call, but the outputs stay on the device: it returns when all is started."""
         with self.gpu.lock, self._named():
-            run = self._run(arrays)
+            given = self._given(arrays)
+            sizes = self._sizes(given)
+            own = {slot: self._result_memory(size) for slot, size in self._large_results(sizes).items()}
+            run = self._run(given, sizes, {slot: memory.address for slot, memory in own.items()})
             results = []
             for slot in self.program.outputs:
                 shape, dtype = run.frame.plan.shapes[slot], self.program.slots[slot].dtype
                 size = bytes_of(shape, dtype)
-                memory = self.gpu.allocate_memory(size, f"a result of {self.program.name!r}")
-                if size:
+                memory = own.pop(slot, None) or self._result_memory(size)
+                if size and memory.address != run.address(slot):
                     self.gpu.driver.copy(memory.address, run.address(slot), size)
                 results.append(DeviceArray(self.gpu, memory.address, shape, dtype, memory))
             return results
+
+    def _result_memory(self, size: int) -> Memory:
+        return self.gpu.allocate_memory(size, f"a result of {self.program.name!r}")
+
+    def _large_results(self, sizes: dict[str, int]) -> dict[int, int]:
+        """Bytes of the outputs that the program is to write where they stay."""
+        key = tuple([sizes[name] for name in self._deciding])
+        if key not in self._large:
+            if len(self._large) >= KNOWN:
+                self._large.clear()
+            slots, shapes = self.program.slots, self.binding.shapes(sizes)
+            own = [s for s in self.program.outputs if slots[s].kind == "output" and self.binding.owners[s] == s]
+            found = {s: self.binding.bytes(s, shapes) for s in own}
+            self._large[key] = {s: size for s, size in found.items() if size >= IN_PLACE}
+        return self._large[key]
 
     def fitting(self, arrays: Sequence[Any]) -> dict[str, int]:
         """The values of the symbolic sizes in a call with `arrays`. Raises DataError if an array does not fit."""
@@ -115,8 +141,8 @@ class GpuExecutable:
         Temporaries begin as NaN (all bits set), so that reading what was never written shows.
         """
         with self.gpu.lock, self._named():
-            run = self._run(arrays, observer)
-            return self._downloaded(run)
+            given = self._given(arrays)
+            return self._downloaded(self._run(given, self._sizes(given), observer=observer))
 
     # ---- a call
 
@@ -132,10 +158,11 @@ class GpuExecutable:
                 "does without it."
             ) from error
 
-    def _run(self, arrays: Sequence[Any], observer: Any = None) -> Run:
-        given = self._given(arrays)
-        sizes = self._sizes(given)
-        frame = self._frame(given, sizes)
+    def _run(
+        self, given: Sequence[Any], sizes: dict[str, int], own: Mapping[int, int] = NOWHERE, observer: Any = None
+    ) -> Run:
+        """Run on arguments that fit; `own` are addresses of outputs that are to be elsewhere than in the arena."""
+        frame = self._frame(given, sizes, own)
         driver = self.gpu.driver
         for (number, _), buffer in zip(self.program.variables, self.variables, strict=True):
             frame.table[number] = buffer.on(self.gpu, self._mirror).address
@@ -214,13 +241,13 @@ class GpuExecutable:
 
     # ---- at the first call with some shapes
 
-    def _frame(self, given: Sequence[Any], sizes: dict[str, int]) -> Frame:
+    def _frame(self, given: Sequence[Any], sizes: dict[str, int], own: Mapping[int, int]) -> Frame:
         """The frame of a call, its arena at hand."""
         resident = tuple([a.address if isinstance(a, DeviceArray) else -1 for a in given])
-        key = tuple([sizes[name] for name in self._deciding]), resident
+        key = tuple([sizes[name] for name in self._deciding]), resident, tuple(own.items())
         frame = self._frames.get(key)
         if frame is None:
-            frame = self._frames[key] = self._make_frame(given, sizes)
+            frame = self._frames[key] = self._make_frame(given, sizes, own)
             while len(self._frames) > FRAMES:
                 self._frames.pop(next(iter(self._frames)))
         if frame.bytes > (self._arena.bytes if self._arena is not None else 0):
@@ -242,29 +269,32 @@ class GpuExecutable:
         self._arena = None  # the old one goes before the new one comes
         self._arena = self.gpu.allocate_memory(size, f"A call of {self.program.name!r}")
 
-    def _make_frame(self, given: Sequence[Any], sizes: dict[str, int]) -> Frame:
+    def _make_frame(self, given: Sequence[Any], sizes: dict[str, int], own: Mapping[int, int]) -> Frame:
         uploaded = tuple([s for s, a in zip(self.program.inputs, given, strict=True) if isinstance(a, np.ndarray)])
-        key = tuple([sizes[name] for name in self._deciding]), uploaded
+        key = tuple([sizes[name] for name in self._deciding]), uploaded, tuple(own)
         if key not in self._layouts:
             if len(self._layouts) >= FRAMES:
                 self._layouts.clear()
-            self._layouts[key] = self._lay_out(sizes, uploaded)
+            self._layouts[key] = self._lay_out(sizes, uploaded, own)
         table = list(self._fixed)
+        for slot, address in own.items():
+            table[slot] = address
         for slot, array in zip(self.program.inputs, given, strict=True):
             if slot not in uploaded:
                 table[slot] = array.address
         return Frame(self._layouts[key][0], table, *self._layouts[key][1:])
 
     def _lay_out(
-        self, sizes: dict[str, int], uploaded: Sequence[int]
+        self, sizes: dict[str, int], uploaded: Sequence[int], own: Container[int]
     ) -> tuple[Plan, dict[int, int], tuple[int, int], int]:
-        """The plan for these sizes, offsets in the arena, where in it outputs are, and its bytes."""
+        """The plan for these sizes, offsets in the arena, where in it outputs are that are not `own`, and its bytes."""
         program, binding = self.program, self.binding
         shapes = binding.shapes(sizes)
         end = max((s.last for s in program.slots), default=0) + 1
         blocks = [(s, binding.bytes(s, shapes), life) for s, life in binding.lifetimes.items()]
         blocks += [(s, binding.bytes(s, shapes), (0, end)) for s in uploaded]
-        written = [s for s in dict.fromkeys(program.outputs) if program.slots[s].kind == "output"]
+        outputs = [s for s in dict.fromkeys(program.outputs) if program.slots[s].kind == "output"]
+        written = [s for s in outputs if s not in own]
         inside, size = {}, 0
         for slot in written:
             inside[slot] = size

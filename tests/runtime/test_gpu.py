@@ -14,6 +14,7 @@ from gnomon import ops
 from gnomon.compiler.errors import DataError, DeviceError, OutOfMemoryError
 from gnomon.compiler.program import Library, Program, Slot
 from gnomon.compiler.sizes import symbol
+from gnomon.runtime import gpu_run
 from gnomon.runtime.device import device
 from gnomon.runtime.gpu import DeviceArray
 from tests.emulator.driver import Foreign
@@ -189,6 +190,28 @@ def test_results_may_stay_on_the_device(where: str) -> None:  # noqa: F811
         np.array(twice, copy=False)
     here = gnomon.function([x], x + 1.0, device="cpu")
     np.testing.assert_allclose(here(twice), a * 2 + 1, rtol=1e-6)
+
+
+def test_large_results_are_written_where_they_stay(monkeypatch: Any) -> None:
+    driver = offer(monkeypatch).driver
+    monkeypatch.setattr(gpu_run, "IN_PLACE", 96)
+    copies: list[int] = []
+    copy = driver.copy
+    monkeypatch.setattr(driver, "copy", lambda to, source, size: (copies.append(size), copy(to, source, size)))
+    x = gnomon.Input((4,), name="x")
+    f = gnomon.function([x], [x * 2.0, ops.sum(x, 1)], device="emulator")
+    results = []
+    for k in range(7):
+        a = random(6, 4, seed=k)
+        twice, sums = f.on_device(a)
+        results = [*results[-1:], (a, twice)]  # one is kept: two addresses take turns, and each has its graph
+        for array, found in results:
+            np.testing.assert_array_equal(np.asarray(found), array * 2)
+        np.testing.assert_allclose(np.asarray(sums), a.sum(1), rtol=1e-6)
+    assert copies == [24] * 7  # of the small result
+    assert driver.replays > 0
+    assert f(a)[0].shape == (6, 4)
+    assert f.on_device(random(0, 4))[0].shape == (0, 4)
 
 
 def test_an_array_that_kernels_cannot_read_four_at_a_time_is_copied(monkeypatch: Any) -> None:
