@@ -39,6 +39,10 @@ class Machine:
         found = [max(a, b) for a, b in zip(self.figures, other.figures, strict=True)]
         return Machine(*found, self.threads)
 
+    def peak(self, dtype: str) -> float:
+        """Operations a second; numbers of 16 bits are computed in float32."""
+        return self.flops
+
     @property
     def figures(self) -> tuple[float, float, float]:
         return self.flops, self.copied, self.read

@@ -8,6 +8,9 @@ iterations took. Everything else that libraries print goes to stderr.
     50
     {"seconds": 0.0123}
 `check` is a few numbers that every library must agree on, so that all are known to compute the same.
+
+On a card (BENCHMARK_DEVICE is the library's own name of it, else 'cpu'), data are in its memory before the clock
+starts, results of functions stay there, and the clock stops when the device has done all that was started.
 """
 
 import gzip
@@ -35,6 +38,15 @@ INTEREST, VOLATILITY = 0.02, 0.3
 def threads():
     """How many threads every library is asked to use."""
     return int(os.environ.get("BENCHMARK_THREADS", "2"))
+
+
+def device():
+    """The library's own name of the device that it is to use: 'cpu', or of a card 'gpu:0', 'cuda'."""
+    return os.environ.get("BENCHMARK_DEVICE", "cpu")
+
+
+def on_card():
+    return device() != "cpu"
 
 
 # ---- data
@@ -73,14 +85,14 @@ def one_row():
     return mnist("t10k")[0][:1]
 
 
-def options():
-    """Spot and strike prices and times to expiry, float32[4_000_000] each."""
+def options(count=OPTIONS):
+    """Spot and strike prices and times to expiry, float32[count] each."""
     rng = np.random.default_rng(2)
-    return [rng.uniform(a, b, OPTIONS).astype(np.float32) for a, b in ((10, 50), (10, 50), (0.2, 2))]
+    return [rng.uniform(a, b, int(count)).astype(np.float32) for a, b in ((10, 50), (10, 50), (0.2, 2))]
 
 
-def logits():
-    return np.random.default_rng(3).standard_normal((4096, 1000)).astype(np.float32)
+def logits(rows=4096):
+    return np.random.default_rng(3).standard_normal((int(rows), 1000)).astype(np.float32)
 
 
 def matrices(shape, form):
@@ -90,6 +102,11 @@ def matrices(shape, form):
     a = rng.standard_normal((k, m) if form == "tn" else (m, k)).astype(np.float32)
     b = rng.standard_normal((n, k) if form == "nt" else (k, n)).astype(np.float32)
     return a, b
+
+
+def of_matrices(product):
+    """Some numbers of a product of any dtype, as float32."""
+    return sample(np.asarray(product).astype(np.float32))
 
 
 def black_scholes(exp, log, sqrt, erf):
@@ -134,9 +151,10 @@ class Job:
         self.run, self.check = run, check
 
 
-def serve(packages, workloads, once=()):
+def serve(packages, workloads, once=(), wait=lambda result: None):
     """Be a worker. `workloads` maps names to functions (*parameters) -> Job; `once` names to functions () -> result,
-    whose result is printed as soon as it is there."""
+    whose result is printed as soon as it is there. `wait` gets what a run returned, and returns when the device has
+    done all that was started."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -153,12 +171,12 @@ def serve(packages, workloads, once=()):
         return
     start = time.perf_counter()
     job = workloads[name](*parameters)
-    job.run(1)
+    wait(job.run(1))
     seconds = time.perf_counter() - start
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
     say(ready=True, versions=versions, load_seconds=seconds, check=job.check)
     for line in sys.stdin:
         n = int(line)
         start = time.perf_counter()
-        job.run(n)
+        wait(job.run(n))
         say(seconds=time.perf_counter() - start)

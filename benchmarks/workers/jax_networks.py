@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import networks
 import numpy as np
-from common import Job, sample
+from common import Job, on_card, sample
 
 
 def adam(loss):
@@ -97,8 +97,8 @@ def recurrent_of(kind, words):
     return lambda p, x: networks.recurrent(Layers(p), x, kind), first.weights
 
 
-def recurrent_train(kind):
-    x, y = networks.sentences()
+def recurrent_train(kind, batch=networks.SENTENCES):
+    x, y = networks.sentences(batch)
     predict, p = recurrent_of(kind, x)
 
     def loss(p, x, y):
@@ -112,10 +112,11 @@ def recurrent_inference(kind):
     x, _ = networks.sentences()
     predict, p = recurrent_of(kind, x)
     compiled = jax.jit(lambda x: predict(p, x))
+    x, took = (jnp.asarray(x), lambda y: y) if on_card() else (x, np.asarray)
 
     def run(n=1):
         for _ in range(n):
-            y = np.asarray(compiled(x))
+            y = took(compiled(x))
         return y
 
     return Job(run, sample(run()))

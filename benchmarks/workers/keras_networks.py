@@ -79,8 +79,8 @@ class Layers:
 class Networks:
     """`keras` is keras or gnomon."""
 
-    def __init__(self, keras):
-        self.keras = keras
+    def __init__(self, keras, calls):
+        self.keras, self.calls = keras, calls
 
     def served(self):
         return {
@@ -102,18 +102,21 @@ class Networks:
         keras = self.keras
         loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer=getattr(keras.optimizers, optimizer)(**settings), loss=loss)
+        step = self.calls.training(model, x, y)
 
         def run(n=1):
             for _ in range(n):
-                cost = model.train_on_batch(x, y)
+                cost = step()
             return float(np.asarray(cost).reshape(-1)[0])
 
         return Job(run, [run() for _ in range(3)])
 
     def inference(self, model, x):
+        ask = self.calls.inference(model, x)
+
         def run(n=1):
             for _ in range(n):
-                y = model.predict_on_batch(x)
+                y = ask()
             return y
 
         return Job(run, sample(run()))
@@ -138,10 +141,10 @@ class Networks:
     def transformer_train(self):
         return self.training(self.model(networks.transformer, networks.TOKENS, networks.WIDTH), *networks.embedded())
 
-    def recurrent_train(self, kind):
+    def recurrent_train(self, kind, batch=networks.SENTENCES):
         model = self.model(networks.recurrent, networks.WORDS, dtype="int32", kind=kind)
         loss = self.keras.losses.BinaryCrossentropy(from_logits=True)
-        return self.training(model, *networks.sentences(), loss=loss)
+        return self.training(model, *networks.sentences(batch), loss=loss)
 
     def recurrent_inference(self, kind):
         model = self.model(networks.recurrent, networks.WORDS, dtype="int32", kind=kind)

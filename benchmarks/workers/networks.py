@@ -114,7 +114,7 @@ def embedded():
     )
 
 
-def sentences():
+def sentences(batch=SENTENCES):
     rng = np.random.default_rng(11)
-    x = rng.integers(0, VOCABULARY, (SENTENCES, WORDS)).astype(np.int32)
-    return x, rng.integers(0, 2, (SENTENCES, 1)).astype(np.float32)
+    x = rng.integers(0, VOCABULARY, (int(batch), WORDS)).astype(np.int32)
+    return x, rng.integers(0, 2, (int(batch), 1)).astype(np.float32)

@@ -3,9 +3,16 @@
 import networks
 import numpy as np
 import torch
-from common import Job, sample
+from common import Job, device, sample
 from torch import nn
 from torch.nn import functional as F
+
+DEVICE = torch.device(device())
+
+
+def there(array):
+    """NumPy's array as a tensor on the device."""
+    return torch.from_numpy(array).to(DEVICE)
 
 
 class Net(nn.Module):
@@ -26,7 +33,7 @@ class Net(nn.Module):
 
     def part(self, make):
         if not self.made:
-            self.parts.append(make())
+            self.parts.append(make().to(DEVICE))
         self.at += 1
         return self.parts[self.at - 1]
 
@@ -145,11 +152,11 @@ class Networks:
         }
 
     def pictures(self, x):
-        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return there(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     def training(self, build, x, y, loss=F.cross_entropy, optimizer=None, **more):
         net = Net(build, x, **more).to(memory_format=torch.channels_last)
-        y = torch.from_numpy(y)
+        y = there(y)
         y = y.long() if y.dtype == torch.int32 else y
         optimizer = (optimizer or (lambda p: torch.optim.Adam(p, lr=0.001, eps=1e-7)))(net.parameters())
         forward = self.compiled(lambda x, y: loss(net(x), y))
@@ -171,9 +178,9 @@ class Networks:
             with torch.inference_mode():
                 for _ in range(n):
                     y = net(x)
-            return order(y).numpy()
+            return order(y)
 
-        return Job(run, sample(run()))
+        return Job(run, sample(run().cpu().numpy()))
 
     def convnet_train(self):
         x, y = networks.pictures(128, 28, 28, 1)
@@ -191,17 +198,17 @@ class Networks:
         return self.inference(networks.resnet50, self.pictures(networks.pictures(int(batch), 224, 224, 3)[0]))
 
     def dilated_inference(self):
-        x = torch.from_numpy(networks.bases()).transpose(1, 2).contiguous()
+        x = there(networks.bases()).transpose(1, 2).contiguous()
         return self.inference(networks.dilated, x, order=lambda y: y.transpose(1, 2).contiguous())
 
     def transformer_train(self):
         x, y = networks.embedded()
-        return self.training(networks.transformer, torch.from_numpy(x), y)
+        return self.training(networks.transformer, there(x), y)
 
-    def recurrent_train(self, kind):
-        x, y = networks.sentences()
+    def recurrent_train(self, kind, batch=networks.SENTENCES):
+        x, y = networks.sentences(batch)
         loss = F.binary_cross_entropy_with_logits
-        return self.training(networks.recurrent, torch.from_numpy(x), y, loss=loss, kind=kind)
+        return self.training(networks.recurrent, there(x), y, loss=loss, kind=kind)
 
     def recurrent_inference(self, kind):
-        return self.inference(networks.recurrent, torch.from_numpy(networks.sentences()[0]), kind=kind)
+        return self.inference(networks.recurrent, there(networks.sentences()[0]), kind=kind)

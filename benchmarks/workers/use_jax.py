@@ -6,7 +6,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Job, sample, serve
+from common import Job, of_matrices, on_card, sample, serve
 from jax_networks import SERVED, training
 
 
@@ -89,20 +89,25 @@ def one_row_inference():
     return Job(run, sample(run()))
 
 
-def black_scholes():
+def ended(result):
+    """What a call returned, waited for; on a card, calls are started one after the other and waited for at the end."""
+    return result if on_card() else jax.block_until_ready(result)
+
+
+def black_scholes(count=common.OPTIONS):
     price = jax.jit(common.black_scholes(jnp.exp, jnp.log, jnp.sqrt, jax.scipy.special.erf))
-    arrays = [jnp.asarray(a) for a in common.options()]
+    arrays = [jnp.asarray(a) for a in common.options(count)]
 
     def run(n=1):
         for _ in range(n):
-            prices = jax.block_until_ready(price(*arrays))
+            prices = ended(price(*arrays))
         return prices
 
     return Job(run, sample(run()[0]) + sample(run()[1]))
 
 
-def logsoftmax_sum():
-    x = jnp.asarray(common.logits())
+def logsoftmax_sum(rows=4096):
+    x = jnp.asarray(common.logits(rows))
 
     @jax.jit
     def compiled(x):
@@ -111,22 +116,22 @@ def logsoftmax_sum():
 
     def run(n=1):
         for _ in range(n):
-            y = jax.block_until_ready(compiled(x))
+            y = ended(compiled(x))
         return y
 
     return Job(run, sample(run()[1]))
 
 
-def matmul(shape, form):
-    a, b = map(jnp.asarray, common.matrices(shape, form))
+def matmul(shape, form, dtype="float32"):
+    a, b = (jnp.asarray(m).astype(dtype) for m in common.matrices(shape, form))
     compiled = jax.jit({"nn": lambda a, b: a @ b, "tn": lambda a, b: a.T @ b, "nt": lambda a, b: a @ b.T}[form])
 
     def run(n=1):
         for _ in range(n):
-            c = compiled(a, b).block_until_ready()
+            c = ended(compiled(a, b))
         return c
 
-    return Job(run, sample(run()))
+    return Job(run, of_matrices(run()))
 
 
 def process_start():
@@ -148,4 +153,5 @@ serve(
         **SERVED,
     },
     {"process_start": process_start},
+    jax.block_until_ready,
 )

@@ -9,18 +9,22 @@ os.environ["KERAS_BACKEND"] = BACKEND
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras  # noqa: E402  the backend is chosen when it is imported
-from common import serve, threads  # noqa: E402
-from keras_api import Workloads  # noqa: E402
+from common import device, on_card, serve, threads  # noqa: E402
+from keras_api import Calls, Workloads  # noqa: E402
 from keras_networks import Networks  # noqa: E402
 
 if BACKEND == "tensorflow":
     import tensorflow
 
     tensorflow.config.threading.set_intra_op_parallelism_threads(threads())
+    if on_card() and not tensorflow.config.list_physical_devices("GPU"):
+        raise SystemExit("TensorFlow finds no GPU")
 if BACKEND == "torch":
     import torch
 
     torch.set_num_threads(threads())
+    if on_card():
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def as_function(model):
@@ -38,11 +42,18 @@ def as_function(model):
 
     def call(x):
         with torch.inference_mode():
-            return model(torch.from_numpy(x)).numpy()
+            return model(torch.from_numpy(x).to(device())).cpu().numpy()
 
     return call
 
 
-found = Workloads(keras, as_function, int(STEPS or 1))
-package = {"tensorflow": "tensorflow_cpu"}.get(BACKEND, BACKEND)
-serve(["keras", package], found.served() | Networks(keras).served(), found.once())
+def wait(result):
+    """JAX's and TensorFlow's results have come to the host, so all is done."""
+    if on_card() and BACKEND == "torch":
+        torch.cuda.synchronize()
+
+
+calls = Calls(keras.ops.convert_to_tensor) if on_card() else Calls()
+found = Workloads(keras, as_function, calls, int(STEPS or 1))
+package = {"tensorflow": "tensorflow" if on_card() else "tensorflow_cpu"}.get(BACKEND, BACKEND)
+serve(["keras", package], found.served() | Networks(keras, calls).served(), found.once(), wait)

@@ -1,18 +1,22 @@
-"""PyTorch as a worker. Variant 'eager', or 'compile' for torch.compile."""
+"""PyTorch as a worker. Variant 'eager', 'compile' for torch.compile, or 'graphs' for its CUDA graphs."""
 
 import sys
 
 import common
 import numpy as np
 import torch
-from common import Job, sample, serve
-from torch_networks import Networks
+from common import Job, of_matrices, on_card, sample, serve
+from torch_networks import DEVICE, Networks, there
 
 torch.set_num_threads(common.threads())
+if on_card():
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def compiled(fn):
-    return torch.compile(fn) if sys.argv[2] == "compile" else fn
+    if sys.argv[2] == "eager":
+        return fn
+    return torch.compile(fn, mode="reduce-overhead" if sys.argv[2] == "graphs" else None)
 
 
 def mlp(sizes):
@@ -23,7 +27,7 @@ def mlp(sizes):
     with torch.no_grad():
         for p, w in zip(model.parameters(), common.weights(sizes), strict=True):
             p.copy_(torch.from_numpy(np.ascontiguousarray(w.T)))
-    return model
+    return model.to(DEVICE)
 
 
 def article():
@@ -49,14 +53,14 @@ def article_step(model):
 
 
 def article_mlp_fit():
-    x, y = map(torch.from_numpy, common.mnist())
+    x, y = map(there, common.mnist())
     step = article_step(article())
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(DEVICE).manual_seed(0)
 
     def run(n=1):
         for _ in range(n):
-            total, hits, batches = torch.zeros(()), torch.zeros(()), 0
-            for rows in torch.randperm(common.ROWS, generator=generator).split(common.BATCH):
+            total, hits, batches = torch.zeros((), device=DEVICE), torch.zeros((), device=DEVICE), 0
+            for rows in torch.randperm(common.ROWS, generator=generator, device=DEVICE).split(common.BATCH):
                 cost, accuracy = step(x[rows], y[rows])
                 total, hits, batches = total + cost, hits + accuracy, batches + 1
         return total.item() / batches
@@ -65,7 +69,7 @@ def article_mlp_fit():
 
 
 def mlp_1024_adam():
-    x, y = map(torch.from_numpy, common.wide_batch())
+    x, y = map(there, common.wide_batch())
     y = y.long()
     model = mlp(common.WIDE)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, eps=1e-7)
@@ -89,26 +93,26 @@ def one_row_inference():
     def run(n=1):
         with torch.inference_mode():
             for _ in range(n):
-                y = model(torch.from_numpy(x)).numpy()
+                y = model(there(x)).cpu().numpy()
         return y
 
     return Job(run, sample(run()))
 
 
-def black_scholes():
+def black_scholes(count=common.OPTIONS):
     price = compiled(common.black_scholes(torch.exp, torch.log, torch.sqrt, torch.erf))
-    arrays = [torch.from_numpy(a) for a in common.options()]
+    arrays = [there(a) for a in common.options(count)]
 
     def run(n=1):
         for _ in range(n):
             prices = price(*arrays)
         return prices
 
-    return Job(run, sample(run()[0]) + sample(run()[1]))
+    return Job(run, sample(run()[0].cpu()) + sample(run()[1].cpu()))
 
 
-def logsoftmax_sum():
-    x = torch.from_numpy(common.logits())
+def logsoftmax_sum(rows=4096):
+    x = there(common.logits(rows))
 
     @compiled
     def both(x):
@@ -120,11 +124,11 @@ def logsoftmax_sum():
             y = both(x)
         return y
 
-    return Job(run, sample(run()[1]))
+    return Job(run, sample(run()[1].cpu()))
 
 
-def matmul(shape, form):
-    a, b = map(torch.from_numpy, common.matrices(shape, form))
+def matmul(shape, form, dtype="float32"):
+    a, b = (there(m).to(getattr(torch, dtype)) for m in common.matrices(shape, form))
     a, b = a.T if form == "tn" else a, b.T if form == "nt" else b
 
     def run(n=1):
@@ -132,12 +136,17 @@ def matmul(shape, form):
             c = a @ b
         return c
 
-    return Job(run, sample(run()))
+    return Job(run, of_matrices(run().float().cpu()))
 
 
 def process_start():
-    cost, _ = article_step(article())(torch.zeros(128, 784), torch.zeros(128, 10))
+    cost, _ = article_step(article())(torch.zeros(128, 784, device=DEVICE), torch.zeros(128, 10, device=DEVICE))
     return cost.item()
+
+
+def wait(result):
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 serve(
@@ -152,4 +161,5 @@ serve(
     }
     | Networks(compiled).served(),
     {"process_start": process_start},
+    wait,
 )
