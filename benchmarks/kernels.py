@@ -2,10 +2,12 @@
 
     python benchmarks/kernels.py                       # all networks
     python benchmarks/kernels.py convnet_train resnet50_inference:1
+    python benchmarks/kernels.py --device gpu          # on the first NVIDIA card
 
 Equal kernels of several layers are one line. Arithmetic is counted as it is done: of minimal filtering the products
 that are left. Bytes are those of the arrays that a kernel reads and writes, once each, wherever they are; what comes
-from caches may exceed the bandwidth of memory.
+from caches may exceed the bandwidth of memory. On a card a kernel's time is what it takes to launch it and to wait for
+it beyond what that takes for one that does nothing: of kernels of few microseconds it says little.
 """
 
 import argparse
@@ -13,16 +15,15 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent / "workers"))
 
+import card
 import networks
+from keras_api import Calls
 from keras_networks import Networks
 from machine import measure
 
 import gnomon
-from gnomon.inspecting import function_of
 
 LEAST = 0.05
 
@@ -73,13 +74,7 @@ def profiled(model, data, mode):
         if model.output_shape[-1] == 1:
             loss = gnomon.losses.BinaryCrossentropy(from_logits=True)
         model.compile(gnomon.optimizers.Adam(), loss)
-        model.train_on_batch(*data)
-        data = (np.arange(len(data[0])).reshape(1, -1), *data)
-    else:
-        model.predict_on_batch(data[0])
-    function = function_of(model, mode)
-    types = [leaf.type.dtype for leaf in function.graph.inputs]
-    return function.profile(*(np.asarray(a).astype(t) for a, t in zip(data, types, strict=True)), repeat=10)
+    return model.profile(*data, batch_size=len(data[0]), repeat=10)
 
 
 def told(name, profile, machine):
@@ -104,9 +99,14 @@ def told(name, profile, machine):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", help="names, or how they begin")
-    wanted = parser.parse_args().workloads
-    found = chosen(Networks(gnomon))
-    machine = measure(2)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    asked = parser.parse_args()
+    wanted, found = asked.workloads, chosen(Networks(gnomon, Calls()))
+    try:
+        machine = measure(2) if asked.device == "cpu" else card.here()
+    except card.CardError as error:
+        return f"--device gpu: {error}"
+    gnomon.set_device(asked.device)
     print(machine)
     for name, make in found.items():
         if not wanted or any(name.startswith(w) for w in wanted):
@@ -114,4 +114,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ a training loop costs the host one replay a step.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from gnomon.runtime import arena
 from gnomon.runtime.binding import Binding, bytes_of, described, type_of
 from gnomon.runtime.buffer import Buffer, shown, stored
 from gnomon.runtime.device import Loaded
-from gnomon.runtime.gpu import DeviceArray, DeviceBuffer, Gpu, Memory
+from gnomon.runtime.gpu import DeviceArray, DeviceBuffer, Gpu, Memory, Span
 from gnomon.runtime.gpu_parts import Division, Frame, Plan
 from gnomon.runtime.gpu_steps import Run
 
@@ -143,6 +144,21 @@ class GpuExecutable:
         with self.gpu.lock, self._named():
             given = self._given(arrays)
             return self._downloaded(self._run(given, self._sizes(given), observer=observer))
+
+    def empty_launch(self) -> int:
+        """Nanoseconds that a stepwise run takes to launch a kernel that does nothing, and to wait for it."""
+        with self.gpu.lock, self._named():
+            driver, scratch = self.gpu.driver, self.gpu.allocate_memory(8, "a counter")
+            driver.fill(scratch.address, 0, 8)
+            arguments: list[Span | np.generic] = [Span(scratch.address, 8), np.int64(0)]
+            best = 1 << 30
+            for _ in range(20):
+                driver.wait()
+                began = time.perf_counter_ns()
+                driver.launch(self.gpu.own(), "gn_move_counter", (1, 1, 1), (32, 1, 1), 0, arguments)
+                driver.wait()
+                best = min(best, time.perf_counter_ns() - began)
+            return best
 
     # ---- a call
 

@@ -61,9 +61,10 @@ class Profile:
 def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 10) -> Profile:
     """Time each step of `executable` on `arrays`, over `repeat` calls after one that warms up.
 
-    Variables are as they were when it returns. Each kernel runs as in a call, shared among threads where that pays,
-    but what a cold cache costs between kernels is measured with it only in part: the sum may differ from a call's time.
-    What is kept from call to call was made by the call that warms up, and has no rows unless variables change.
+    Variables are as they were when it returns. A step's time is what it takes beyond a launch that does nothing. Each
+    kernel runs as in a call, shared among threads where that pays, but what a cold cache costs between kernels is
+    measured with it only in part: the sum may differ from a call's time. What is kept from call to call was made by the
+    call that warms up, and has no rows unless variables change.
     """
     saved = [v.numpy() for v in executable.variables]
     clocks = []
@@ -76,7 +77,8 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
         for variable, value in zip(executable.variables, saved, strict=True):
             variable.set(value)
     timed = clocks[1:] or clocks
-    overhead = empty_launch()
+    on_device = getattr(executable, "empty_launch", None)  # where the host waits for a copy, too, as for a launch
+    overhead = empty_launch() if on_device is None else on_device()
     rows = []
     steps = {key: step for clock in timed for key, step in clock.steps.items()}  # a branch may go another way each time
     for key, step in steps.items():
@@ -86,7 +88,6 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
         match step:
             case Launch():
                 label, kernel, layers = step.label or step.kernel, step.kernel, step.layers
-                spent -= overhead * count
                 size, flops = evaluate(step.bytes, sizes), evaluate(step.flops, sizes)
             case Copy():
                 label, kernel, layers, size, flops = "copy", "", (), 2 * moved, 0
@@ -97,6 +98,8 @@ def profile(executable: Executable, arrays: Sequence[np.ndarray], repeat: int = 
                 flops = evaluate(step.flops, sizes)
             case _:
                 raise AssertionError(f"{step} runs no code of its own")
+        if on_device is not None or isinstance(step, Launch):
+            spent -= overhead * count
         rows.append(Row(label, kernel, layers, count, max(0.0, spent), size * count, flops * count))
     return Profile(executable.program.name, tuple(rows))
 

@@ -167,7 +167,7 @@ def test_functions_are_called_with_what_is_on_the_card(load: Any, monkeypatch: A
 
 
 @emulated
-def test_models_are_called_with_what_is_on_the_card(load: Any, monkeypatch: Any) -> None:
+def test_models_are_called_with_what_is_on_the_card(load: Any, monkeypatch: Any, capsys: Any) -> None:
     worker, uploads = with_calls(load, monkeypatch)
     rng = np.random.default_rng(0)
     x, y = rng.random((6, 4), np.float32), rng.integers(0, 3, 6).astype(np.int32)
@@ -193,6 +193,8 @@ def test_models_are_called_with_what_is_on_the_card(load: Any, monkeypatch: Any)
         uploads.clear()
         np.testing.assert_allclose(np.asarray(ask()), answer, rtol=1e-4)
         assert not uploads
+        load("kernels").told("small", model.profile(x, y, repeat=1), load("card").Card(1e9, 1e9, 0.0, "", ""))
+    assert "of the peak" in capsys.readouterr().out
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
