@@ -9,6 +9,7 @@ from gnomon.compiler.ops.control import without_unused_results
 from gnomon.compiler.ops.remat import inlined
 from gnomon.compiler.passes.algebra import algebra
 from gnomon.compiler.passes.loops import join_families, loops, read_in_place, undelayed
+from gnomon.compiler.passes.narrow import narrowed
 from gnomon.compiler.passes.padded import read_padded
 from gnomon.compiler.passes.parts import parts
 from gnomon.compiler.passes.split import split
@@ -23,6 +24,7 @@ PASSES: tuple[tuple[str, Callable[[Sequence[Node]], list[Node]]], ...] = (
     ("stabilize", stabilize),
     ("multiply delayed", undelayed),
     ("simplify again", algebra),
+    ("compute what is read", narrowed),
     ("split reductions", split),
     ("read in place", read_in_place),
     ("read what is padded", read_padded),
