@@ -22,6 +22,7 @@ from gnomon.compiler.lowering.inlay import inlaid, shifted
 from gnomon.compiler.lowering.melt import outer_index
 from gnomon.compiler.lowering.schedule import scheduled
 from gnomon.compiler.lowering.shares import Use
+from gnomon.compiler.lowering.taps import borders
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.lowering.touched import touched
 from gnomon.compiler.ops.control import Cond
@@ -308,7 +309,9 @@ class _Plan:
         aligned = target.kind != "cuda" or all(self._is_aligned(self.slot_of[n]) for n in names)
         asks = group.contract is not None and target.libraries and not kept
         around = cuda_masks.around(self, group, names) if asks else NOTHING
-        code = lower(rows, group.contract is not None, target, label, constant, self.share, aligned, around=around)
+        zeros = borders(names) if group.contract is not None and target.kind == "cpu" else ()
+        is_product = group.contract is not None
+        code = lower(rows, is_product, target, label, constant, self.share, aligned, around, zeros)
         cuda_masks.take_sums(self, group, names, code)
         self._launches(group, names, code, stages, kept)
         made = stages.lowered[-1].launches

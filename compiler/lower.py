@@ -16,6 +16,7 @@ from gnomon.compiler.lowering.cuda_library import NOTHING, Around, Call
 from gnomon.compiler.lowering.emit import RowProgram
 from gnomon.compiler.lowering.hatch import hatched
 from gnomon.compiler.lowering.inlay import border
+from gnomon.compiler.lowering.taps import Border
 from gnomon.compiler.lowering.tiles import Piece
 from gnomon.compiler.program import Source
 from gnomon.compiler.render import cuda as cuda_text
@@ -97,6 +98,7 @@ def lower(
     share: Dim = 0,
     aligned: bool = True,
     around: Around = NOTHING,
+    borders: tuple[Border, ...] = (),
 ) -> tuple[Code | Call, ...]:
     """The kernels that run a row program in order, and calls of libraries where the target has some that do.
 
@@ -105,10 +107,11 @@ def lower(
     share        rows of the first outer axis that neighbouring parallel iterations are to do; 0: in any order
     aligned      all buffers begin at multiples of 16 bytes
     around       what there is around a product that a library may use
+    borders      what is known to be zero at its edges
     """
     stages = tuple((s.axes, tuple(s.folds), tuple(s.lets), tuple(s.stores)) for s in rows.stages)
     # expressions are interned, and the key keeps these alive: an equal row program is made of the very same ones
-    asked = is_product, target, label, constant, share, aligned, around
+    asked = is_product, target, label, constant, share, aligned, around, borders
     key = (rows.outer, stages, rows.reads, rows.writes, rows.scratch, *asked)
     return _once(key, target, lambda: _scheduled(rows, *asked))
 
@@ -142,13 +145,16 @@ def _scheduled(
     share: Dim,
     aligned: bool,
     around: Around,
+    borders: tuple[Border, ...],
 ) -> Sequence[Piece | Call]:
     if is_product and target.libraries:
         generated = lambda other: _generated(other, target, label)
         found = cuda_library.pieces(rows, target, label, constant, generated, around)
         if found is not None:
             return found
-    pieces = contraction.kernels(rows, target, label, constant, share) if is_product and target.kind != "cuda" else None
+    pieces = None
+    if is_product and target.kind != "cuda":
+        pieces = contraction.kernels(rows, target, label, constant, share, borders)
     if pieces is None and share != 0 and rows.outer and target.kind != "cuda":
         kernel, extent, each = cpu.kernel_by_shares(rows, target, label, share)
         pieces = [Piece(kernel, extent, arithmetic(rows), share=each)]

@@ -43,7 +43,9 @@ CHUNK = 5_000
 """Nanoseconds of work that a chunk should have at least."""
 
 CHUNKS_PER_THREAD = 4
-"""Chunks are claimed as threads become free, so several per thread even out what one core loses to other processes."""
+"""Chunks are claimed as threads become free, so several per thread even out what one core loses to other processes. The
+first are the largest (a quarter of all, with two threads) and the last the smallest (a sixty-fourth), so that all end
+at about the same time."""
 
 PATIENCE = 4
 """How many times as long as a caller waited for a worker that was put aside its launches are then serial."""
@@ -131,17 +133,32 @@ run:
   %s = load ptr, ptr @sizes
   %n = load i64, ptr @extent
   %k = load i64, ptr @count
-  %i = sub i64 %k, %ticket
-  %j = add i64 %i, 1
-  %whole = udiv i64 %n, %k                                     ; the first n mod k chunks have one iteration more;
-  %rest = urem i64 %n, %k                                      ; i * n / k would overflow for large extents
-  %begin0 = mul i64 %i, %whole
-  %begin1 = call i64 @llvm.umin.i64(i64 %i, i64 %rest)
-  %begin = add i64 %begin0, %begin1
-  %end0 = mul i64 %j, %whole
-  %end1 = call i64 @llvm.umin.i64(i64 %j, i64 %rest)
-  %end = add i64 %end0, %end1
+  %after = sub i64 %ticket, 1
+  %even = icmp ult i64 %k, 4                                   ; before a chunk (its ticket / k)^2 of all is left:
+  %tickets = mul i64 %ticket, %ticket                          ; the last chunks are small
+  %afters = mul i64 %after, %after
+  %ks = mul i64 %k, %k
+  %t = select i1 %even, i64 %ticket, i64 %tickets
+  %a = select i1 %even, i64 %after, i64 %afters
+  %d = select i1 %even, i64 %k, i64 %ks
+  %whole = udiv i64 %n, %d                                     ; t * n / d would overflow for large extents
+  %rest = urem i64 %n, %d
+  %begin0 = mul i64 %t, %whole
+  %begin1 = mul i64 %t, %rest
+  %begin2 = udiv i64 %begin1, %d
+  %begin3 = add i64 %begin0, %begin2
+  %begin = sub i64 %n, %begin3
+  %end0 = mul i64 %a, %whole
+  %end1 = mul i64 %a, %rest
+  %end2 = udiv i64 %end1, %d
+  %end3 = add i64 %end0, %end2
+  %end = sub i64 %n, %end3
+  %something = icmp ult i64 %begin, %end
+  br i1 %something, label %chunk, label %over
+chunk:
   call void %f(ptr %b, ptr %s, i64 %begin, i64 %end)
+  br label %over
+over:
   %u = atomicrmw sub ptr @unfinished, i64 1 release
   %again = load atomic i64, ptr @left monotonic, align 8
   %more = icmp sgt i64 %again, 0

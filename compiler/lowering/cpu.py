@@ -115,8 +115,9 @@ def _sizes_of(stage: Stage) -> Iterable[Dim]:
                 yield e.size
 
 
-def merged(rows: RowProgram) -> RowProgram:
-    """Neighbouring axes run as one where every access steps evenly over both: fewer, longer loops."""
+def merged(rows: RowProgram, apart: frozenset[Index] = frozenset()) -> RowProgram:
+    """Neighbouring axes run as one where every access steps evenly over both, but for those that are to stay apart:
+    fewer, longer loops."""
     changed = True
     while changed:
         changed = False
@@ -130,6 +131,8 @@ def merged(rows: RowProgram) -> RowProgram:
         for s in rows.stages:
             pairs = zip(s.axes, s.axes[1:], strict=False)
             for a, b in pairs:
+                if a in apart or b in apart:
+                    continue
                 sharing = [t for t in rows.stages if a in t.axes or b in t.axes]
                 if all(_adjacent(t.axes, a, b) for t in sharing) and all(
                     _evenly(d, a, b) for t in sharing for d in _sizes_of(t)

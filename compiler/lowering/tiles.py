@@ -41,6 +41,7 @@ from gnomon.compiler.kernel import (
 )
 from gnomon.compiler.lowering.cpu import less
 from gnomon.compiler.lowering.emit import RowProgram, Stage
+from gnomon.compiler.lowering.taps import Edge
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import (
     Atom,
@@ -78,6 +79,8 @@ FAR, AHEAD = 512, 16
 """Bytes from one row to the next from which rows are asked for before they are packed, and how many rows before."""
 PAGE_PART = 512
 """Bytes: numbers that are a multiple of this apart compete for the same places of a cache."""
+EVEN = 1.02
+"""How much later than possible the last thread may be done."""
 BLOCK = 4
 """Tiles of rows that one parallel iteration does, one after the other, with the same panel."""
 
@@ -135,6 +138,10 @@ class Panels:
         for a in self.summed:
             place = place * a.extent + (Size.of(a) if a.extent != 1 else 0)
         return place * self.width
+
+
+Step = Callable[[int, int], tuple[Stmt, ...]]
+"""What is done for some rows of a tile: the first, and how many."""
 
 
 @dataclass(frozen=True)
@@ -224,9 +231,12 @@ class Schedule:
         tile: Tile | None = None,
         constant: frozenset[str] = frozenset(),
         share: Dim = 0,
+        edges: tuple[Edge, ...] = (),
     ):
-        """`share`: how many rows of the first axis neighbouring parallel iterations are to do; 0: in any order."""
+        """`share`: how many rows of the first axis neighbouring parallel iterations are to do; 0: in any order.
+        `edges`: where taps meet nothing."""
         self.p, self.target, self.constant = p, target, constant
+        self.edges = {e.tap: e for e in edges if e.row in p.row_axes and e.tap in p.summed}
         self.dtype = p.total.dtype
         self.share = share
         self.rows = product(a.extent for a in p.row_axes)
@@ -248,7 +258,10 @@ class Schedule:
         if self.share != 0 or tile.rows < 8:
             return tile
         factor = known_factor(self.rows)
-        return next((Tile(r, tile.width) for r in range(tile.rows, tile.rows - 3, -1) if factor % r == 0), tile)
+        fitting = [r for r in range(tile.rows, tile.rows - 3, -1) if factor % r == 0]
+        rows = [e.row.extent for e in self.edges.values()]
+        best = [r for r in fitting if all(n % r == 0 for n in rows)]  # and all taps that meet nothing can be told
+        return next((Tile(r, tile.width) for r in (*best, *fitting)), tile)
 
     def run(self, label: str) -> list[Piece]:
         p = self.p
@@ -533,11 +546,26 @@ class Schedule:
         return Piece(kernel, extent, flops, share=rows)
 
     def _run(self) -> int:
-        """Blocks of rows done one after the other with the same panel: many, but so that some are left to share."""
-        if self.alone:
-            return RUN
+        """Blocks of rows done one after the other with the same panel: many, but so that all threads are done at about
+        the same time, and that the rows are still near when the next panel comes."""
         others = product(a.extent for a in (*self.p.batch, *self.p.columns)) * self.panels
-        return min(RUN, max(1, others)) if isinstance(others, int) else 1
+        if not isinstance(others, int):
+            return RUN if self.alone else 1
+        block = self.tile.rows * BLOCK
+        rows = known_factor(self.rows)  # of one picture, where their number is symbolic
+        most = RUN if self.alone else min(RUN, max(1, self.target.l2 // 2 // (block * self._row_bytes())))
+        least = most // 2 if self.alone else 1  # each packs its panel
+        ends = {n: _ending(rows, n * block, others, self.target.threads) for n in range(max(1, least), most + 1)}
+        return max(n for n in ends if ends[n] <= EVEN * min(ends.values()))
+
+    def _row_bytes(self) -> int:
+        """About how much of memory a row reads and writes that its neighbours do not."""
+        own = self.p.summed[-1].extent if len(self.p.summed) > 1 else self.depth
+        values = [e for e in expressions(epilogue(self.p)) if isinstance(e, Load)]
+        places = [*(e.index[0] for e in values), *(index[0] for s in self.p.after for _, index, _ in s.stores)]
+        along = sum(any(coefficient(i, a) != 0 for a in self.p.row_axes) for i in places)
+        numbers = [n if isinstance(n, int) else 1 for n in (own, self.p.lanes.extent)]
+        return max(1, numbers[0] + along * numbers[1]) * dtypes.named(self.dtype).bytes
 
     def _decode(self, body: tuple[Stmt, ...], outer: Index, axes: list[Index]) -> tuple[Stmt, ...]:
         """Indices of `axes` from the position of the parallel loop, the last axis fastest."""
@@ -585,16 +613,89 @@ class Schedule:
         r = self._index("u", tile.rows)
         own = Size.of(r) * tile.width + lane
         zero = For(r, (For(self.lane, (Store(acc, (own,), Const(self.dtype, 0)),), "vector"),), "unroll")
-        b, right = self._right()
-        update = Store(acc, (own,), self._fma(self._left(at + Size.of(r)), b, Load(acc, (own,))))
-        step: tuple[Stmt, ...] = (
-            For(self.lane, (*self._masked_right(b, right), For(r, (update,), "unroll")), "vector"),
-        )
-        for a in reversed(self.p.summed):
-            step = (For(a, step),) if a.extent != 1 else step
+
+        def step(first: int, count: int) -> tuple[Stmt, ...]:
+            """One term of the sums of `count` rows from the `first` on."""
+            u = self._index("u", count)
+            row = first + Size.of(u)
+            own = row * tile.width + lane
+            b, right = self._right()
+            update = Store(acc, (own,), self._fma(self._left(at + row), b, Load(acc, (own,))))
+            term = For(self.lane, (*self._masked_right(b, right), For(u, (update,), "unroll")), "vector")
+            return (*self._next_panel(at), term)
+
+        sums = self._summed(step, at)(0, tile.rows)
         finish = For(r, (self._finish(at + Size.of(r), Load(acc, (own,))),), "unroll")
         near = self._prefetched(at + Size.of(r))
-        return (zero, *([For(r, near, "unroll")] if near else []), *step, finish)
+        return (zero, *([For(r, near, "unroll")] if near else []), *sums, finish)
+
+    def _next_panel(self, at: Dim) -> tuple[Stmt, ...]:
+        """A part of the panel after this one, asked for while the tile at `at` has the processor wait for nothing:
+        where all panels together do not stay near a core anyway."""
+        size = dtypes.named(self.dtype).bytes
+        lines = self.tile.width * size // LINE
+        if self.right is None or self.alone or lines == 0:
+            return ()
+        panels = self._right_panels()
+        every = panels.total * self.depth * panels.width
+        if isinstance(every, int) and every * size <= self.target.l2 // 4:
+            return ()
+        line = modulo(floordiv(at, self.tile.rows), lines) * (LINE // size)
+        return (Prefetch(self.right, panels.place(self.panel) + self.depth * self.tile.width + line, later=True),)
+
+    def _summed(self, step: Step, at: Dim) -> Step:
+        """`step` for all terms of some rows of the tile at `at`, without those that are surely nothing."""
+        for a in reversed(self.p.summed):
+            edge = self.edges.get(a)
+            if edge is None:
+                step = self._each(a, step) if a.extent != 1 else step
+                continue
+            place = self._rows_at(at)[edge.row]
+            later = self.p.row_axes[self.p.row_axes.index(edge.row) + 1 :]
+            if known_factor(product(x.extent for x in later)) % self.tile.rows == 0:  # it is the same of all rows
+                step = self._met(edge, step, place)
+            elif not later and edge.row.extent % self.tile.rows == 0:
+                step = self._met_by_some(edge, step, place)
+            else:
+                step = self._each(a, step)
+        return step
+
+    def _each(self, a: Index, step: Step) -> Step:
+        return lambda first, count: (For(a, step(first, count)),)
+
+    def _met(self, edge: Edge, step: Step, place: Dim) -> Step:
+        """Taps where they meet something, at a place that all rows of a tile share."""
+        at = place * edge.stride + Size.of(edge.tap) * edge.dilation
+        inside = Apply(scalar("logical_and"), (less(edge.low - 1, at), less(at, edge.high)))
+        return lambda first, count: (For(edge.tap, (If(inside, step(first, count)),)),)
+
+    def _met_by_some(self, edge: Edge, step: Step, place: Dim) -> Step:
+        """Taps for the rows at which they meet something: some miss the first ones of a line, some its last ones."""
+        rows, extent, every = self.tile.rows, edge.row.extent, edge.tap.extent
+        assert isinstance(extent, int)
+        assert isinstance(every, int)
+
+        def some(tap: int, first: int, count: int) -> tuple[Stmt, ...]:
+            change = Rewriter(index=lambda a: tap if a is edge.tap else None)
+            return change.body(step(first, count)) if count > 0 else ()
+
+        def taps(first: int, count: int) -> tuple[Stmt, ...]:
+            assert (first, count) == (0, rows)
+            body: list[Stmt] = []
+            for tap in range(every):
+                before, after = edge.before(tap, rows), edge.after(tap, rows)
+                if extent == rows:
+                    body += some(tap, before, rows - before - after)
+                    continue
+                inside = some(tap, 0, rows)
+                if after:
+                    inside = (If(_equal(place, extent - rows), some(tap, 0, rows - after), inside),)
+                if before:
+                    inside = (If(_equal(place, 0), some(tap, before, rows - before), inside),)
+                body += inside
+            return tuple(body)
+
+        return taps
 
     def _prefetched(self, row: Dim) -> tuple[Stmt, ...]:
         """The lines that the epilogue of a row will read, asked for before the sums."""
@@ -791,6 +892,15 @@ def finished(p: Product, change: dict[Index, Dim], total: Expr, name: str) -> tu
 
 def _moved(last: Index | None, place: Dim, a: Atom) -> Dim | None:
     return place if a is last else None
+
+
+def _ending(rows: int, run: int, panels: int, threads: int) -> int:
+    """When the last thread is done with all panels of all runs of rows, one after the other, in rows."""
+    busy = [0] * threads
+    for start in range(0, rows, run):
+        for _ in range(panels):
+            busy[busy.index(min(busy))] += min(run, rows - start)
+    return max(busy)
 
 
 def min_of(a: Dim, b: Dim) -> Dim:

@@ -201,8 +201,9 @@ class _Renderer:
                 case CopyTransposed():
                     self.copy_transposed(s)
                 case Prefetch():
+                    how = "0, i32 2" if s.later else "1, i32 3"
                     place = self.address(s.buffer, s.index)
-                    self.do(f"call void @llvm.prefetch.p0(ptr {place.text}, i32 1, i32 3, i32 1)")
+                    self.do(f"call void @llvm.prefetch.p0(ptr {place.text}, i32 {how}, i32 1)")
                 case Barrier():
                     pass
 

@@ -35,6 +35,20 @@ out:
   ret void
 }
 
+; notes where each chunk begins and ends: the first number counts them
+define void @test_note(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) nounwind {
+entry:
+  %p = load ptr, ptr %buffers
+  %k = atomicrmw add ptr %p, i64 1 seq_cst
+  %twice = mul i64 %k, 2
+  %at = add i64 %twice, 1
+  %q = getelementptr i64, ptr %p, i64 %at
+  store i64 %begin, ptr %q
+  %r = getelementptr i64, ptr %q, i64 1
+  store i64 %end, ptr %r
+  ret void
+}
+
 ; each iteration marks a row of 100 by a launch of its own
 define void @test_nested(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) nounwind {
 entry:
@@ -63,7 +77,7 @@ def parallel():
     """launch(kernel, array, extent, work) on a pool of four threads of its own, whatever the machine has."""
     text = pool.text(4) + KERNELS.replace("declare void @PARALLEL(ptr, ptr, ptr, i64, i64)", "")
     text = text.replace("@PARALLEL", f"@{pool.PARALLEL}")
-    names = (pool.PARALLEL, pool.STATE, pool.WAKEN, "test_mark", "test_nested")
+    names = (pool.PARALLEL, pool.STATE, pool.WAKEN, "test_mark", "test_nested", "test_note")
     symbols, _ = cpu.load_sources([Source("pool_for_tests", text, names)])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     share = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, number)(symbols[pool.PARALLEL])
@@ -84,6 +98,21 @@ def test_every_iteration_runs_once(parallel, extent, work):
         parallel("test_mark", marks, extent, work)
     assert (marks[:extent] == 50).all()
     assert marks[extent] == 0
+
+
+@pytest.mark.parametrize("extent", [2, 3, 4, 7, 16, 28, 1000, 2**40 + 1, 2**62])
+def test_chunks_cover_all_and_become_smaller(parallel, extent):
+    notes = np.zeros(200, np.int64)
+    parallel("test_note", notes, extent, 10_000_000)
+    count = notes[0]
+    chunks = sorted(notes[1 : 1 + 2 * count].reshape(-1, 2).tolist())
+    assert [begin for begin, _ in chunks] == [0, *(end for _, end in chunks[:-1])]
+    assert chunks[-1][1] == extent
+    assert 1 < count <= 4 * pool.CHUNKS_PER_THREAD
+    sizes = [end - begin for begin, end in chunks]
+    assert min(sizes) > 0
+    assert all(a >= b - 1 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert extent < 1000 or sizes[0] > 8 * sizes[-1]
 
 
 def test_small_launches_are_not_shared(parallel):
