@@ -9,6 +9,8 @@ from functools import cache
 from importlib import util
 from pathlib import Path
 
+from gnomon.runtime.cuda import OPTIONS
+
 
 class NvrtcError(RuntimeError):
     """The text did not compile; the message is the compiler's log."""
@@ -38,11 +40,15 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile(text: str, arch: str) -> dict[str, Usage]:
-    """Compile a program for an architecture such as 'sm_90' and say what each kernel takes. Raises NvrtcError."""
+    """Compile a program as the driver does, for an architecture such as 'sm_90', and say what each kernel takes.
+
+    Raises NvrtcError.
+    """
     nvrtc = library()
     assert nvrtc is not None, "ask library() first"
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    options = [f"--gpu-architecture={arch}".encode(), b"-std=c++17", b"--ptxas-options=-v"]
+    asked = (f"--gpu-architecture={arch}", *OPTIONS, "--ptxas-options=-v")
+    options = [option.encode() for option in asked]
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None) == 0
     try:
         failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
