@@ -210,6 +210,18 @@ class DeviceArray:
             raise TypeError("len() of an array without axes")
         return self.shape[0]
 
+    def __getitem__(self, rows: slice) -> DeviceArray:
+        """Some rows that follow each other, where they are. Raises TypeError for anything else."""
+        first, last, step = rows.indices(len(self)) if isinstance(rows, slice) else (0, 0, 0)
+        if step != 1:
+            raise TypeError(f"of an array on {self.gpu.name} rows can be taken as [first:last]; or by np.asarray")
+        shape = (max(0, last - first), *self.shape[1:])
+        at = self.address + bytes_of((first, *self.shape[1:]), self.dtype_name)
+        return DeviceArray(self.gpu, at, shape, self.dtype_name, self.owner)
+
+    def __int__(self) -> int:
+        return int(self.numpy())
+
     def numpy(self) -> np.ndarray:
         """A copy in the host's memory."""
         array = np.empty(self.shape, self.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 
 from gnomon.compiler import dtypes
 from gnomon.compiler.errors import ArgumentError, DataError
+from gnomon.placement import chosen_device
 from gnomon.utils import tree
 
 RAN_OUT = (
@@ -40,11 +41,19 @@ def as_array(value: Any, what: str) -> np.ndarray:
     if type(value) is not np.ndarray:
         if value is None:
             raise DataError(f"{what} is None where an array was expected")
+        if hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack__"):
+            value = _from_device(value)
         value = np.asarray(value)
     wanted = _taken_as(value.dtype, floatx())
     if wanted is None:
         raise DataError(f"{what} must hold numbers, got an array of dtype {value.dtype} and shape {value.shape}")
     return value if value.dtype == wanted and value.flags.c_contiguous else np.ascontiguousarray(value, wanted)
+
+
+def _from_device(value: Any) -> Any:
+    """A copy of what is in the memory of a device, which NumPy cannot read; anything else as it is."""
+    there = chosen_device(None).adopt(value)
+    return value if there is None else there.numpy()
 
 
 @lru_cache(64)

@@ -9,8 +9,9 @@ import pytest
 
 import gnomon
 from gnomon import layers
-from gnomon.compiler.errors import ArgumentError, DataError, DeviceError
+from gnomon.compiler.errors import ArgumentError, CheckError, DataError, DeviceError, NumericError
 from gnomon.models import steps
+from tests.emulator.driver import Foreign
 from tests.on_device import offer, where  # noqa: F401  # a fixture
 
 RNG = np.random.default_rng(4)
@@ -179,6 +180,20 @@ def test_data_too_large_for_the_device_goes_there_by_and_by(monkeypatch: Any) ->
     assert max(uploads) <= 2000
 
 
+def test_models_take_what_other_libraries_have_on_the_device(monkeypatch: Any) -> None:
+    driver = offer(monkeypatch).driver
+    results = []
+    for given in (lambda a: a, lambda a: Foreign(driver, a)):
+        with gnomon.device("emulator"):
+            gnomon.utils.set_random_seed(3)
+            model = small()
+            x, y = given(X[:8]), given(LABELS[:8])
+            losses = model.fit(x, y, batch_size=4, verbose=0).history["loss"]
+            results.append([losses, model.train_on_batch(x, y), model.predict(x, verbose=0), model.predict_on_batch(x)])
+    for found, wanted in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_data_is_copied_once_for_all_epochs(monkeypatch: Any) -> None:
     gpu = offer(monkeypatch)
     uploads: list[int] = []
@@ -256,6 +271,31 @@ def test_what_is_looked_at_is_what_runs(monkeypatch: Any) -> None:
         assert "__global__" in model.show("cuda")
         assert model.memory(8, mode="train", samples=38).data > X.nbytes
         assert model.profile(X[:8], LABELS[:8], batch_size=8, repeat=1).rows
+
+
+def test_debug_modes_look_at_what_the_device_computes(monkeypatch: Any) -> None:
+    gpu = offer(monkeypatch)
+    with monkeypatch.context() as inner:
+        inner.setenv("GNOMON_CHECK", "1")
+        twice(lambda model: model.fit(X[:10], LABELS[:10], batch_size=5, verbose=0).history["loss"])
+        x = gnomon.Input((4,), name="x")
+        f = gnomon.function([x], gnomon.ops.exp(x) + 1.0, device="emulator")
+        given = np.ones((3, 4), np.float32)
+        f(given)
+        launch = gpu.driver.launch
+
+        def planted(module: Any, kernel: str, grid: Any, block: Any, shared: int, arguments: Any, *more: Any) -> None:
+            launch(module, kernel, grid, block, shared, arguments, *more)
+            for span in arguments[:1]:  # what it writes
+                gpu.driver.fill(span.address, 0, 4)
+
+        inner.setattr(gpu.driver, "launch", planted)
+        with pytest.raises(CheckError, match=r"the kernel 'add' .* differs from NumPy"):
+            f(given)
+    monkeypatch.setenv("GNOMON_NAN", "1")
+    f = gnomon.function([x], gnomon.ops.log(x) * 2.0, device="emulator")
+    with pytest.raises(NumericError, match="NaN from log"):
+        f(-given)
 
 
 def test_factors_are_rounded_only_if_asked(monkeypatch: Any) -> None:

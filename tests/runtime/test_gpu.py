@@ -192,6 +192,26 @@ def test_results_may_stay_on_the_device(where: str) -> None:  # noqa: F811
     np.testing.assert_allclose(here(twice), a * 2 + 1, rtol=1e-6)
 
 
+def test_some_rows_are_where_all_are(where: str) -> None:  # noqa: F811
+    x = gnomon.Input((4,), name="x")
+    f = gnomon.function([x], x * 2.0, device=where)
+    a = random(6, 4)
+    found = f.on_device(a)
+    for rows in (slice(0, 2), slice(2, 5), slice(-1, None), slice(4, 2), slice(None)):
+        np.testing.assert_array_equal(np.asarray(found[rows]), a[rows] * 2)
+    np.testing.assert_array_equal(f(found[1:3]), a[1:3] * 4)
+    for wrong in (slice(None, None, 2), 3):
+        with pytest.raises(TypeError, match=r"can be taken as \[first:last\]"):
+            found[wrong]
+    doubled, _ = gnomon.scan(
+        lambda a: (a * 2.0, gnomon.until(ops.max(a) > 20.0)), outputs_info=x, n_steps=9
+    )
+    all_steps = gnomon.function([x], doubled, device=where)
+    once = np.ones((2, 4), "float32")
+    assert all_steps.on_device(once).shape == all_steps(once).shape == (6, 2, 4)
+    np.testing.assert_array_equal(np.asarray(all_steps.on_device(once)), all_steps(once))
+
+
 def test_large_results_are_written_where_they_stay(monkeypatch: Any) -> None:
     driver = offer(monkeypatch).driver
     monkeypatch.setattr(gpu_run, "IN_PLACE", 96)
