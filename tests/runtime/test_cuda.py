@@ -124,6 +124,32 @@ def test_arrays_of_cupy_go_in_and_come_out(world: World) -> None:
     assert f.device.adopt(Array(world, a, device=1)) is None
 
 
+class ByDlpack:
+    """An array that has DLPack's protocol and no other; the module that looks like CuPy takes it as it is."""
+
+    def __init__(self, array: Array, kind: int):
+        self.kind, self.data, self.shape, self.dtype = kind, array.data, array.shape, array.dtype
+        self.device, self.array = array.device, array
+
+    def __dlpack__(self, **options: Any) -> None:
+        raise AssertionError("who takes it asks in cupy.from_dlpack")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.kind, 0
+
+
+@emulated
+def test_arrays_that_only_have_dlpack_are_read_in_place(world: World) -> None:
+    x = gnomon.Input((4,), name="x")
+    f = gnomon.function([x], x * 2.0)
+    a = np.random.default_rng(0).random((6, 4), dtype=np.float32)
+    on_card, on_host = (ByDlpack(Array(world, a), kind) for kind in (2, 1))
+    found = f.device.adopt(on_card)
+    assert found.address == on_card.data.ptr
+    np.testing.assert_allclose(f(on_card), a * 2)
+    assert f.device.adopt(on_host) is None
+
+
 @emulated
 def test_memory_that_runs_out_leaves_the_process_usable(world: World) -> None:
     f, _ = step()
