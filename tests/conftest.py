@@ -1,8 +1,13 @@
-"""`pytest --device emulator tests/frontend/layers` runs tests as they are on another device: the emulator or a card."""
+"""`pytest --device emulator tests/frontend/layers` runs tests as they are on another device: the emulator or a card.
+
+With `--device gpu`, programs of tests/compiler that the emulator runs otherwise run on the card, too.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -13,8 +18,10 @@ def pytest_configure(config: Any) -> None:
     name = config.getoption("--device", default=None)
     if name is None:
         return
+    from gnomon.compiler.errors import DeviceError
     from gnomon.placement import set_device
     from gnomon.runtime import device as devices
+    from tests.emulator import programs
 
     if name == "emulator":
         from gnomon.runtime.gpu import Gpu
@@ -22,4 +29,9 @@ def pytest_configure(config: Any) -> None:
 
         gpu = Gpu("emulator", Emulator(), poison=True)
         devices.KINDS["emulator"] = lambda index: gpu
-    set_device(name)
+    try:
+        set_device(name)
+    except DeviceError as error:
+        raise pytest.UsageError(str(error)) from None
+    if devices.canonical(name).startswith("gpu"):
+        programs.CARD = devices.canonical(name)

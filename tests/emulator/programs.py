@@ -25,6 +25,9 @@ from gnomon.runtime.gpu_run import GpuExecutable
 from . import Module
 from .driver import Emulator
 
+CARD: str | None = None
+"""The name of a card on which programs run instead: `pytest --device gpu`."""
+
 
 def text(programs: Iterable[Program]) -> str:
     """The CUDA C++ of programs as one: the prelude and each kernel once."""
@@ -58,7 +61,7 @@ class Emulated:
     """
 
     def __init__(self, program: Program, module: Module | None = None, device: str | None = None):
-        self.program = program
+        self.program, device = program, device or CARD
         self.driver = Emulator(module=module)
         self.gpu = Gpu("emulator", self.driver, poison=True) if device is None else runtime_device(device)
         self.buffers = [_buffer(program.slots[slot]) for slot, _ in program.variables]

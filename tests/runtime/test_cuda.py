@@ -14,7 +14,7 @@ import gnomon
 from gnomon.compiler.errors import CompileError, DeviceError, OutOfMemoryError
 from gnomon.runtime import cuda
 from gnomon.runtime import device as devices
-from tests.emulator import compiler
+from tests.emulator import compiler, programs
 from tests.emulator.cupy_like import Array, CUDARuntimeError, Stream, World, install
 
 emulated = pytest.mark.skipif(compiler() is None, reason="no C++ compiler to emulate CUDA with")
@@ -122,6 +122,16 @@ def test_arrays_of_cupy_go_in_and_come_out(world: World) -> None:
     assert result.__dlpack_device__() == (2, 0)
     np.testing.assert_allclose(result.numpy(), a * 2)
     assert f.device.adopt(Array(world, a, device=1)) is None
+
+
+@emulated
+def test_programs_of_tests_run_on_a_card_if_asked(world: World, monkeypatch: Any) -> None:
+    monkeypatch.setattr(programs, "CARD", "gpu:0")
+    x = gnomon.Input((4,), name="x")
+    f = gnomon.function([x], x * 2.0, device="cpu")
+    a = np.ones((3, 4), np.float32)
+    np.testing.assert_array_equal(programs.Emulated(programs.for_cuda(f))([a])[0], a * 2)
+    assert any(entry[0] == "launch" for entry in world.log)
 
 
 class ByDlpack:
