@@ -425,12 +425,10 @@ class Rounds:
 
 @dataclass(frozen=True, eq=False)
 class Prefetch:
-    """Have the cache line of buffer[index] come near: it is read and written soon; or, `later`, only read, and not so
-    soon. Means nothing else."""
+    """Have the cache line of buffer[index] come near: it is read soon. Means nothing else."""
 
     buffer: Buffer
     index: Dim
-    later: bool = False
 
 
 Stmt = (
@@ -565,7 +563,7 @@ def heading(s: Stmt, names: Iterator[int]) -> list[str]:
             end = f" until {s.until!r}" if s.until is not None else ""
             return lines(f"round {s.index.name} < {{0}}{end}, {s.done.name} in all:", s.index.extent)
         case Prefetch():
-            return lines(f"prefetch {s.buffer.name}[{{0}}]{' for later' if s.later else ''}", s.index)
+            return lines(f"prefetch {s.buffer.name}[{{0}}]", s.index)
         case CopyTransposed():
             square = f"transposed {s.size} x {s.size} of {s.source.name}"
             text = f"{s.target.name}[{{0}}], stride {{1}} = {square}[{{2}}], stride {{3}}"
@@ -726,7 +724,7 @@ class Rewriter:
             case If():
                 return If(self.expr(s.condition), self.body(s.then), self.body(s.orelse))
             case Prefetch():
-                return Prefetch(s.buffer, self.size(s.index), s.later)
+                return Prefetch(s.buffer, self.size(s.index))
             case View():
                 inside = None if s.inside is None else self.expr(s.inside)
                 return replace(s, number=self.size(s.number), inside=inside)

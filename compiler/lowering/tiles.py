@@ -79,6 +79,8 @@ FAR, AHEAD = 512, 16
 """Bytes from one row to the next from which rows are asked for before they are packed, and how many rows before."""
 PAGE_PART = 512
 """Bytes: numbers that are a multiple of this apart compete for the same places of a cache."""
+ASKED = 64
+"""Tiles up to which the time to read a panel is worth a question in each of them."""
 EVEN = 1.02
 """How much later than possible the last thread may be done."""
 BLOCK = 4
@@ -631,17 +633,21 @@ class Schedule:
 
     def _next_panel(self, at: Dim) -> tuple[Stmt, ...]:
         """A part of the panel after this one, asked for while the tile at `at` has the processor wait for nothing:
-        where all panels together do not stay near a core anyway."""
+        where all panels together do not stay near a core anyway. Each tile asks for one of a panel's lines."""
         size = dtypes.named(self.dtype).bytes
         lines = self.tile.width * size // LINE
-        if self.right is None or self.alone or lines == 0:
+        if self.right is None or lines == 0:
             return ()
+        line = modulo(floordiv(at, self.tile.rows), lines) * (LINE // size)
+        if self.alone:  # what it will be packed from
+            e = read(placed(self.p.right, {self.p.lanes: (self.panel + 1) * self.tile.width + line}))
+            many = isinstance(self.rows, int) and self.rows > ASKED * self.tile.rows
+            return () if e is None or many else (Prefetch(e.buffer, e.index[0]),)
         panels = self._right_panels()
         every = panels.total * self.depth * panels.width
         if isinstance(every, int) and every * size <= self.target.l2 // 4:
             return ()
-        line = modulo(floordiv(at, self.tile.rows), lines) * (LINE // size)
-        return (Prefetch(self.right, panels.place(self.panel) + self.depth * self.tile.width + line, later=True),)
+        return (Prefetch(self.right, panels.place(self.panel) + self.depth * self.tile.width + line),)
 
     def _summed(self, step: Step, at: Dim) -> Step:
         """`step` for all terms of some rows of the tile at `at`, without those that are surely nothing."""

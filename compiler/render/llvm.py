@@ -51,6 +51,10 @@ from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import Atom, Dim, FloorDiv, Index, Max, Size, Symbol, substitute
 from gnomon.compiler.targets import Target
 
+NEAR = 2
+"""What a prefetch is told: into the second cache. Lines asked into the first are gone again before they are read, for
+panels run through it; and asked for to be written (the first operand being 1) they are taken from the other cores."""
+
 
 def render(kernel: Kernel, name: str, target: Target) -> str:
     """The module that defines `kernel` as the function `name`."""
@@ -201,9 +205,8 @@ class _Renderer:
                 case CopyTransposed():
                     self.copy_transposed(s)
                 case Prefetch():
-                    how = "0, i32 2" if s.later else "1, i32 3"
                     place = self.address(s.buffer, s.index)
-                    self.do(f"call void @llvm.prefetch.p0(ptr {place.text}, i32 {how}, i32 1)")
+                    self.do(f"call void @llvm.prefetch.p0(ptr {place.text}, i32 0, i32 {NEAR}, i32 1)")
                 case Barrier():
                     pass
 
