@@ -212,6 +212,24 @@ def test_data_is_copied_once_for_all_epochs(monkeypatch: Any) -> None:
     assert gpu.driver.used <= used
 
 
+def test_a_training_step_is_one_graph(monkeypatch: Any) -> None:
+    driver = offer(monkeypatch).driver
+    launched: list[str] = []
+    launch = driver.launch
+    monkeypatch.setattr(driver, "launch", lambda module, kernel, *more: (launched.append(kernel),
+                                                                         launch(module, kernel, *more)))  # fmt: skip
+    with gnomon.device("emulator"):
+        model = small()
+        model.fit(X[:8], LABELS[:8], batch_size=2, verbose=0)
+        for rows in (8, 32):
+            launched.clear()
+            before = driver.replays
+            model.fit(X[:rows], LABELS[:rows], batch_size=2, epochs=3, verbose=0)
+            assert driver.replays - before >= 3 * rows // 2 - 1  # all but the first on these arrays
+            own = [kernel for kernel in launched if kernel != "gn_set_counter"]
+            assert max(map(own.count, own), default=0) <= 2  # in that step, and noted for the graph
+
+
 def test_callbacks_see_and_set_what_is_on_the_device(monkeypatch: Any) -> None:
     offer(monkeypatch)
 
