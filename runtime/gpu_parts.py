@@ -14,6 +14,15 @@ from gnomon.runtime.gpu import Routine
 UNROLLED = 20_000
 """Launches that a loop may be written out to in a graph; one of more is launched by the host."""
 
+AT_ONCE = 8
+"""Rounds of a loop that are one graph where there are as many to do: the host starts it in about the time of one."""
+
+WORTH = 32
+"""Rounds to do from which on such a graph is captured."""
+
+MANY = 2_000
+"""Launches that such a graph may have; a round of more keeps the device busy until the host has started the next."""
+
 
 @dataclass(frozen=True)
 class Move:
@@ -25,12 +34,20 @@ class Move:
 
 @dataclass(eq=False)
 class Segment:
-    """Steps in which the host decides nothing, the loops among them, and their graph once there is one."""
+    """Steps in which the host decides nothing, the loops among them, and their graph once there is one.
+
+    several   a graph of AT_ONCE rounds of them, once there is one
+    """
 
     steps: tuple[Any, ...]
     loops: tuple[Repeat, ...]
     runs: int = 0
     graph: Any = None
+    several: Any = None
+
+    def is_brief(self, sizes: dict[str, int]) -> bool:
+        """Whether several rounds may be one graph."""
+        return AT_ONCE * sum(_count(step, sizes) for step in self.steps) <= MANY
 
 
 @dataclass(eq=False)
@@ -195,4 +212,4 @@ def _count(step: Any, sizes: dict[str, int]) -> int:
     return max(0, evaluate(step.count, sizes)) * sum(_count(s, sizes) for s in step.steps)
 
 
-__all__ = ["Division", "Frame", "Move", "Plan", "Segment"]
+__all__ = ["AT_ONCE", "WORTH", "Division", "Frame", "Move", "Plan", "Segment"]

@@ -4,7 +4,7 @@ A call binds sizes from shapes as on the CPU (`Binding`). What shapes and addres
 lies, and the parts that the program's steps fall into. A `Segment` is a run of steps in which the host decides nothing:
 it is launched step by step the first time, captured as a graph the second, and replayed from then on. A `Repeat` of
 steps that find their own number in memory is such a segment replayed again and again, its counter moved on by a kernel:
-a training loop costs the host one replay a step.
+a training loop costs the host one replay a step, and where steps are brief and many, one for several.
 """
 
 from __future__ import annotations

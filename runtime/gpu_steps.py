@@ -14,7 +14,7 @@ from gnomon.compiler.sizes import evaluate
 from gnomon.runtime import library
 from gnomon.runtime.buffer import CLOCK, changed
 from gnomon.runtime.gpu import Operand, Span
-from gnomon.runtime.gpu_parts import Frame, Move, Segment
+from gnomon.runtime.gpu_parts import AT_ONCE, WORTH, Frame, Move, Segment
 
 if TYPE_CHECKING:
     from gnomon.runtime.gpu_run import GpuExecutable
@@ -105,14 +105,17 @@ class Run:
         if segment.runs == 1 or not self.gpu.captures:
             self._flat(segment.steps)
             return
+        segment.graph = self._captured(segment.steps)
+        self.driver.replay(segment.graph)
+
+    def _captured(self, steps: tuple[Any, ...]) -> Any:
         self.driver.begin_capture()
         try:
-            self._flat(segment.steps)
+            self._flat(steps)
         finally:
             graph = self.driver.end_capture()
-        segment.graph = graph
         self.executable.graphs += 1
-        self.driver.replay(graph)
+        return graph
 
     def _flat(self, steps: tuple[Any, ...]) -> None:
         for step in steps:
@@ -214,8 +217,15 @@ class Run:
         parts = self.frame.parts.get(id(body), ())
         if len(parts) != 1 or not isinstance(parts[0], Segment) or parts[0].graph is None:
             return 0
-        self.driver.replay(parts[0].graph, rounds)
-        self._count_through(parts[0])
+        segment, several = parts[0], rounds // AT_ONCE
+        if segment.several is None and rounds >= WORTH and segment.is_brief(self.sizes):
+            segment.several = self._captured(segment.steps * AT_ONCE)
+        if segment.several is None:
+            several = 0
+        if several:
+            self.driver.replay(segment.several, several)
+        self.driver.replay(segment.graph, rounds - several * AT_ONCE)
+        self._count_through(segment)
         return rounds
 
     def _begin(self, counter: int, value: int) -> None:
