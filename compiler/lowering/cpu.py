@@ -30,6 +30,7 @@ from gnomon.compiler.kernel import (
     expressions,
 )
 from gnomon.compiler.lowering.emit import RowProgram, Stage
+from gnomon.compiler.lowering.pairs import paired
 from gnomon.compiler.ops.scalar import scalar
 from gnomon.compiler.sizes import (
     Dim,
@@ -47,6 +48,8 @@ from gnomon.compiler.targets import Target
 
 DUPLICATE = 60
 """A vector body cheaper than this is written twice, without masks for whole vectors and with them for the rest."""
+LONG_ROW, REGISTERS = 512, 32
+"""Numbers of a row up to which two rows are done together, and how many vector registers that takes."""
 ROWS = 16
 """With this many outer iterations known (or a symbolic number) the rows alone are shared among threads."""
 
@@ -55,7 +58,10 @@ def kernel(rows: RowProgram, target: Target, label: str = "kernel") -> tuple[Ker
     """The kernel of a row program, and how many iterations its parallel loop has."""
     rows = flat(rows)
     rows = merged(rows)
-    return _Schedule(rows, target).run(label)
+    schedule = _Schedule(rows, target)
+    schedule.in_pairs = schedule.waits()
+    made = schedule.run(label)
+    return paired(made[0]) if schedule.in_pairs else made
 
 
 def kernel_by_shares(rows: RowProgram, target: Target, label: str, share: Dim) -> tuple[Kernel, Dim, Dim]:
@@ -253,6 +259,16 @@ class _Schedule:
         self.counter = 0
         self.accumulators: list[Buffer] = []
         self.wide: tuple[Buffer, ...] = ()  # row buffers of all lanes, if outer iterations are the lanes
+        self.in_pairs = False  # two rows at a time, which share the registers
+
+    def waits(self) -> bool:
+        """Whether rows wait for one fold after the other, and are short enough for two to be near at once."""
+        rows = self.rows
+        folding = [s for s in rows.stages if s.axes and s.folds]
+        if len(folding) < 2 or self.target.registers < REGISTERS or not rows.outer or self.vector_axis() is not None:
+            return False
+        long = [n for s in folding if isinstance(n := product(a.extent for a in s.axes), int) and n > LONG_ROW]
+        return not long and bytes_of(rows.scratch) <= self.target.l1 // 4
 
     def run(self, label: str) -> tuple[Kernel, Dim]:
         rows = self.rows
@@ -335,6 +351,8 @@ class _Schedule:
     def _width(self, extent: Dim, cost: int) -> int:
         """Lanes of a loop of `extent` iterations: several registers where the body is light, none idle if short."""
         registers = 4 if cost <= 400 else 2  # two at least: one alone waits for its own results
+        if self.in_pairs:
+            registers = max(1, registers // 2)
         if self.target.registers <= 16:
             registers = min(registers, 4 if cost <= 12 else 2 if cost <= 90 else 1)
         width = self.lanes * registers
