@@ -2,6 +2,9 @@
 
     kernels(rows, target, label)    of a product, or of reductions few of which are long; None for anything else
 
+A product by a large matrix has kernels of its own for few rows (one sample of a model that serves): a call with as few
+launches those alone.
+
 A kernel's gradient sums over every position of every picture, and its few tiles would keep a few multiprocessors busy;
 so would the sums for a bias. The sum is cut into parts. What each comes to goes to memory, and a kernel that adds the
 parts in their order does what consumes the result. How many parts there are depends on the program alone, never on the
@@ -10,8 +13,10 @@ machine or on what runs beside it, so that results repeat.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gnomon.compiler import dtypes
-from gnomon.compiler.kernel import IDENTITY, Buffer, Const, Expr, IndexValue, Kernel, Load, Local
+from gnomon.compiler.kernel import IDENTITY, Buffer, Const, Expr, For, IndexValue, Kernel, Load, Local
 from gnomon.compiler.lowering import cuda
 from gnomon.compiler.lowering.cuda_parts import call, cast, compute, extent_of, neighbours, outer_folds, placed
 from gnomon.compiler.lowering.cuda_tiles import (
@@ -28,7 +33,7 @@ from gnomon.compiler.lowering.cuda_tiles import (
 from gnomon.compiler.lowering.emit import RowProgram, Stage
 from gnomon.compiler.lowering.tiles import Piece, loads
 from gnomon.compiler.ops.shape import guard
-from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, modulo
+from gnomon.compiler.sizes import Dim, Index, Size, ceildiv, evaluate, floordiv, maximum, modulo, symbols
 from gnomon.compiler.targets import Target
 
 LONG = 1 << 17
@@ -39,6 +44,11 @@ BESIDE = 32
 """Sums that one block has if they are neighbours in memory."""
 MOST = 128
 """Parts of a sum."""
+FEW = 8
+"""Rows of a product up to which tiles that are as low are used, where the number of rows is known in a call only."""
+HEAVY = 1 << 21
+"""Elements of the other operand from which on this pays: it is read once in any case, and with few rows that is all
+the time there is, if the multiplications of rows that are not there are left out."""
 
 
 def kernels(rows: RowProgram, target: Target, label: str, aligned: bool = True) -> list[Piece] | None:
@@ -47,7 +57,32 @@ def kernels(rows: RowProgram, target: Target, label: str, aligned: bool = True) 
     p = product_of(rows)
     if p is None:
         return _long_sums(rows, target, label, aligned)
-    plan = planned(rows, p, target)
+    pieces = _product(rows, p, planned(rows, p, target), target, label, aligned)
+    m, n, k = p.sides
+    other = n * k
+    if isinstance(m, int) or _least(m) > FEW or not isinstance(other, int) or other < HEAVY:
+        return pieces
+    of_few = _product(rows, p, planned(rows, p, target, few=FEW), target, f"{label} of few rows", aligned)
+    are_few = maximum(0, 1 - floordiv(m, FEW + 1))
+    return [*(_only_if(are_few, x) for x in of_few), *(_only_if(1 - are_few, x) for x in pieces)]
+
+
+def _least(d: Dim) -> int:
+    """A size if all that is open in it is 1."""
+    return evaluate(d, dict.fromkeys(symbols(d), 1))
+
+
+def _only_if(flag: Dim, piece: Piece) -> Piece:
+    """A piece that has something to do if the flag is 1, and nothing, so that it is not launched, if it is 0."""
+    (loop,) = piece.kernel.body
+    assert isinstance(loop, For), loop
+    index = Index(loop.index.name, loop.index.extent * flag)
+    body = placed({loop.index: Size.of(index)}).body(loop.body)
+    kernel = replace(piece.kernel, body=(replace(loop, index=index, body=body),))
+    return replace(piece, kernel=kernel, extent=piece.extent * flag, flops=piece.flops * flag)
+
+
+def _product(rows: RowProgram, p: Product, plan: Plan, target: Target, label: str, aligned: bool) -> list[Piece]:
     m, n, k = p.sides
     flops = 2 * m * n * k * extent_of(p.batch)
     if plan.parts > 1:

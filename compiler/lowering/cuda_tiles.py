@@ -253,12 +253,14 @@ def typical(d: Dim) -> int:
     return max(0, evaluate(d, dict.fromkeys(symbols(d), TYPICAL)))
 
 
-def planned(rows: RowProgram, p: Product, target: Target = CUDA, whole: bool = False) -> Plan:
-    """What is quickest by a simple account of work and waiting. `whole`: the sum is not to be cut."""
+def planned(rows: RowProgram, p: Product, target: Target = CUDA, whole: bool = False, few: int = 0) -> Plan:
+    """What is quickest by a simple account of work and waiting. `whole`: the sum is not to be cut. `few`: there are no
+    more rows than that."""
     word = _word(p, target)
     wide = dtypes.named(compute(p.local.dtype)).bits == 64
     tiles = UNITS if word else WIDER if wide else PLAIN
     m, n, k = map(typical, p.sides)
+    m = few or m
     batch = typical(extent_of(p.batch))
     cost = _operations(rows)
     bytes_ = dtypes.named(compute(p.local.dtype)).bytes
