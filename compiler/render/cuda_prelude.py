@@ -12,6 +12,7 @@ typedef int gn_int;
 #endif
 gn_device int gn_floordiv(int a, int b) { int q = a / b; return q * b > a ? q - 1 : q; }
 gn_device long long gn_floordiv(long long a, long long b) { long long q = a / b; return q * b > a ? q - 1 : q; }
+gn_device long long gn_floordiv(int a, long long b) { return gn_floordiv((long long)a, b); }
 gn_device long long gn_floordiv(long long a, int b) { return gn_floordiv(a, (long long)b); }
 gn_device int gn_larger(int a, int b) { return a > b ? a : b; }
 gn_device long long gn_larger(long long a, long long b) { return a > b ? a : b; }

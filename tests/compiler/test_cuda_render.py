@@ -591,6 +591,18 @@ def test_kernels_compile_to_cubin_without_spills(arch: str) -> None:
     assert usage["matmul"].shared == 2 * 16 * 16 * 4
 
 
+@needs_compiler
+def test_sizes_of_any_width_are_divided_and_compared() -> None:
+    """A number by a size that is read from memory, in kernels that index in 32 bits."""
+    widths = [(f"({a})-7", f"({b})2") for a in ("int", "long long") for b in ("int", "long long")]
+    calls = [f"{fn}({a}, {b})" for fn in ("gn_floordiv", "gn_larger") for a, b in widths]
+    lines = "\n".join(f"y[{k}] = {call};" for k, call in enumerate(calls))
+    y = np.zeros(len(calls), np.int64)
+    text = f'extern "C" __global__ void __launch_bounds__(32) k(long long *y) {{\nif (!threadIdx.x) {{\n{lines}\n}}\n}}'
+    Module(program([text])).launch("k", (1, 1, 1), (32, 1, 1), [y])
+    assert y.tolist() == [-4] * 4 + [2] * 4
+
+
 # ---- faults that the emulator must notice
 
 
