@@ -488,8 +488,7 @@ class _Schedule:
             for (acc, kind, _), (_, _, e) in zip(sums, s.folds, strict=True):
                 first, e = self._without_folds(e, vector)
                 inner += first
-                combined = Apply(scalar(COMBINE[kind]), (Load(acc, lane_at), e))
-                inner.append(Store(acc, lane_at, combined))
+                inner.append(Store(acc, lane_at, _combined(kind, Load(acc, lane_at), e)))
             for b, i, e in s.stores:
                 first, e = self._without_folds(e, vector)
                 inner += first
@@ -534,7 +533,7 @@ class _Schedule:
             acc = self._accumulator(name.dtype, outer.lanes)
             before.append(Store(acc, lane_at, _identity(kind, name.dtype)))
             first, e = self._without_folds(e, outer)
-            inner += [*first, Store(acc, lane_at, Apply(scalar(COMBINE[kind]), (Load(acc, lane_at), e)))]
+            inner += [*first, Store(acc, lane_at, _combined(kind, Load(acc, lane_at), e))]
             after.append(Let(name, Load(acc, lane_at)))
         for b, i, e in s.stores:
             first, e = self._without_folds(e, outer)
@@ -569,7 +568,7 @@ class _Schedule:
         body = Rewriter(lambda x: done.get(x)).expr(fold.body) if done else fold.body
         acc = self._accumulator(fold.dtype, outer.lanes if outer else 1)
         place = self._lane(outer.index, outer.lanes) if outer else (0,)
-        combined = Apply(scalar(COMBINE[fold.kind]), (Load(acc, place), body))
+        combined = _combined(fold.kind, Load(acc, place), body)
         nest: tuple[Stmt, ...] = (*inside, Store(acc, place, combined))
         for a in reversed(fold.axes):
             nest = (For(a, nest),)
@@ -585,6 +584,12 @@ class _Schedule:
 
     def _lane(self, lane: Index, width: int) -> tuple[Dim, ...]:
         return (Size.of(lane) if width > 1 else 0,)
+
+
+def _combined(kind: str, before: Expr, e: Expr) -> Expr:
+    """A fold's next value. Of an extremum's two numbers the first is looked at for NaN: the new one, for the other is
+    waited for."""
+    return Apply(scalar(COMBINE[kind]), (e, before) if kind in ("max", "min") else (before, e))
 
 
 def _gain(s: Stage, axis: Index) -> float:
