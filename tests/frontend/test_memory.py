@@ -249,15 +249,15 @@ def test_a_discarded_model_is_collected_at_once():
 
 def test_kernels_of_many_shapes_are_not_all_remembered(monkeypatch):
     from gnomon.compiler import lower
-    from gnomon.compiler.render import llvm
+    from gnomon.compiler.render import llvm_values
 
     monkeypatch.setenv("GNOMON_CACHE", "0")
     monkeypatch.setattr(lower, "REMEMBERED", 50_000)
-    monkeypatch.setattr(llvm, "REMEMBERED", (10, 10))
+    monkeypatch.setattr(llvm_values, "REMEMBERED", (10, 10))
     monkeypatch.setattr(lower, "_kernels", lower.Remembered())
     for units in (7, 9):
         _small(units).memory(4)
     kept = lower._kernels
     assert kept.characters == sum(len(c.source.text) for made in kept for c in made)
     assert kept.characters <= 50_000 or len(kept) == 1
-    assert len(llvm._expansions) < 200
+    assert len(llvm_values._expansions) < 200
