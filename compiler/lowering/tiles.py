@@ -642,7 +642,9 @@ class Schedule:
         if self.alone:  # what it will be packed from
             e = read(placed(self.p.right, {self.p.lanes: (self.panel + 1) * self.tile.width + line}))
             many = isinstance(self.rows, int) and self.rows > ASKED * self.tile.rows
-            return () if e is None or many else (Prefetch(e.buffer, e.index[0]),)
+            if e is None or many or not self.contiguous():  # its numbers would be of as many lines as it is wide
+                return ()
+            return (Prefetch(e.buffer, e.index[0]),)
         panels = self._right_panels()
         every = panels.total * self.depth * panels.width
         if isinstance(every, int) and every * size <= self.target.l2 // 4:
