@@ -44,7 +44,7 @@ PARTS = 8
 """Into how many parts a sum is cut whose result is small."""
 SHARES = 6
 """Parallel iterations below which a sum is cut."""
-RANGE = 32 << 10
+RANGE = 64 << 10
 """Bytes of the sums of one parallel iteration."""
 
 
