@@ -111,10 +111,10 @@ def _around_products(order: Sequence[Node], parts: Mapping[Node, _Part]) -> set[
 
 
 def _is_small(node: Node) -> bool:
-    """Whether a slice is surely a good deal smaller than what it is of."""
+    """Whether a slice is surely a good deal smaller than what it is of, and not empty: no windows are."""
     op = node.op
     assert isinstance(op, Slice)
-    if any(step < 1 for step in op.step):
+    if any(step < 1 for step in op.step) or 0 in op.size:
         return False
     pairs = zip(op.size, node.inputs[0].shape, strict=True)
     return any(

@@ -112,6 +112,7 @@ def test_what_is_transposed():
         lambda: [every(build.exp(X), 2)],  # no product
         lambda: [build.slice(convolved(X), (0, 1, 0, 0), (N, 7, 9, 4))],  # nearly all
         lambda: [build.flip(convolved(X), [1])],
+        lambda: [build.slice(convolved(X), (0, 3, 0, 0), (N, 0, 9, 4))],  # nothing
     ],
 )
 def test_the_rest_stays(outputs):
