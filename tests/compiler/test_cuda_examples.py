@@ -40,11 +40,6 @@ EXAMPLES: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 """How an example's file makes its model, and the loss where that is not said there."""
 
-BOTH = ("sm_80", "sm_90")
-LARGE = {"residual": ("sm_80",), "transformer_text": ("sm_90",), "visual_question_answering": ("sm_80",)}
-"""Architectures for examples of so many kernels that one is enough of the tests' time."""
-
-
 def model_of(name: str) -> Any:
     make, loss = EXAMPLES[name]
     spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
@@ -65,7 +60,7 @@ def test_training_steps_compile_to_cubin_without_spills(name: str) -> None:
     program = for_cuda(function_of(model_of(name), "train"))
     launches = [s for s in all_steps(program.steps) if isinstance(s, Launch)]
     sizes = dict.fromkeys(program.sizes, 64)
-    for arch in LARGE.get(name, BOTH):
+    for arch in ("sm_80", "sm_90"):
         usage = nvrtc.compile(text([program]), arch)
         assert usage.keys() == set(kernels(program))
         # some numbers are set aside around calls of division, or where another block can run then (stores and loads
