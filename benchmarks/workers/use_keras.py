@@ -9,9 +9,9 @@ os.environ["KERAS_BACKEND"] = BACKEND
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras  # noqa: E402  the backend is chosen when it is imported
-from common import device, on_card, serve, threads  # noqa: E402
-from keras_api import Calls, Workloads  # noqa: E402
-from keras_networks import Networks  # noqa: E402
+from common import device, on_card, serve, threads  # noqa: E402  as the line above
+from keras_api import Calls, Workloads  # noqa: E402  after keras, which it uses
+from keras_networks import Networks  # noqa: E402  after keras, which it uses
 
 if BACKEND == "tensorflow":
     import tensorflow

@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 """How an example's file makes its model, and the loss where that is not said there."""
 
+
 def model_of(name: str) -> Any:
     make, loss = EXAMPLES[name]
     spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
